@@ -1,0 +1,266 @@
+"""The machinery beneath every check: messages, protection of inputs, hints, predictions, progress."""
+
+from __future__ import annotations
+
+import io
+from contextlib import redirect_stdout
+
+import numpy as np
+import pytest
+import torch
+from IPython.core.interactiveshell import InteractiveShell
+
+from utils import progress
+from utils.checks import core
+from utils.checks.core import Attempt, CheckFailed, exercise
+
+
+@pytest.fixture
+def double(monkeypatch):
+    """A small exercise of its own: return twice the input."""
+    monkeypatch.setattr(core, "EXERCISES", {})
+
+    @exercise("9.1", hints=("first", "second"))
+    def double(attempt: Attempt) -> None:
+        x = attempt.randn(2, 3)
+        with attempt.holds("twice the input"):
+            attempt.close(attempt(x), 2 * x, slips=[(x, "this is the input itself"), (x.sum(), "this is its sum")])
+
+    return double
+
+
+def message(check, answer, **options) -> str:
+    with pytest.raises(CheckFailed) as failure:
+        check(answer, **options)
+    return str(failure.value)
+
+
+def test_success_is_one_deterministic_line(double, capsys):
+    double(lambda x: 2 * x)
+    double(lambda x: x + x)
+    line = "✓ 9.1 double · 1 of 1 properties hold\n"
+    assert capsys.readouterr().out == line + line
+
+
+def test_hidden_run_is_silent_and_on_other_inputs(double, capsys):
+    seen = []
+    double(lambda x: seen.append(x) or 2 * x)
+    double(lambda x: seen.append(x) or 2 * x, hidden=True)
+    assert capsys.readouterr().out.count("\n") == 1
+    assert not torch.equal(seen[0], seen[1])
+    constant = 2 * seen[0]
+    double(lambda x: constant)
+    assert "was expected" in message(double, lambda x: constant, hidden=True)
+
+
+def test_class_seed_changes_hidden_inputs(double, monkeypatch):
+    seen = []
+    for seed in ("a", "b"):
+        monkeypatch.setenv(core.CLASS_SEED, seed)
+        double(lambda x: seen.append(x) or 2 * x, hidden=True)
+    assert not torch.equal(*seen)
+
+
+def test_slips_are_named_even_where_the_shape_differs(double):
+    assert "the input itself" in message(double, lambda x: x)
+    assert "its sum" in message(double, lambda x: x.sum())
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (lambda x: (2 * x).T, "the axes are there, in another order"),
+        (lambda x: (2 * x)[:, :, None], "an axis of length 1"),
+        (lambda x: (2 * x)[0], "one axis is missing"),
+        (lambda x: torch.stack([x, x]), "one axis is too many"),
+        (lambda x: 2 * x * float("nan"), "6 NaN among 6"),
+        (lambda x: (2 * x).to(torch.complex64), "real numbers"),
+        (lambda x: "2x", "a tensor"),
+        (lambda x: x.mul_(2), "`x` was changed in place"),
+        (lambda x: None, "is there a `return`"),
+        (lambda x: 1 / 0, "ZeroDivisionError"),
+        (lambda: 1, "must stay as the stub gives them"),
+        (3, "the function `double` itself"),
+        (lambda x: 2 * x + torch.inf, "inf"),
+    ],
+)
+def test_bad_answers_are_told_what_is_wrong(double, answer, says):
+    assert says in message(double, answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda x: (2 * x).double(),
+        lambda x: (2 * x).requires_grad_(),
+        lambda x: (2 * x).numpy(),
+        lambda x: (2 * x).tolist(),
+        lambda x, factor=2: factor * x,
+        lambda x: 2 * x + 1e-6,
+    ],
+)
+def test_right_answers_written_otherwise_pass(double, answer):
+    double(answer)
+
+
+def test_learner_error_names_their_line(double, tmp_path):
+    source = "def answer(x):\n    y = x + 1\n    return y @ y\n"
+    file = tmp_path / "cell.py"
+    file.write_text(source)
+    namespace: dict = {}
+    exec(compile(source, str(file), "exec"), namespace)
+    text = message(double, namespace["answer"])
+    assert "RuntimeError" in text and "line 3 of your cell:  return y @ y" in text
+
+
+def test_not_implemented_elsewhere_is_not_taken_for_the_stub(double):
+    def answer(x):
+        raise NotImplementedError("no kernel for this device")
+
+    assert "no kernel" in message(double, answer)
+
+
+def test_random_state_of_the_learner_is_untouched(double):
+    torch.manual_seed(0)
+    double(lambda x: 2 * x + 0 * torch.randn(2, 3))
+    after = torch.randn(3)
+    torch.manual_seed(0)
+    assert torch.equal(after, torch.randn(3))
+
+
+def test_a_check_that_checks_nothing_is_an_error(monkeypatch):
+    monkeypatch.setattr(core, "EXERCISES", {})
+
+    @exercise("9.2", hints=())
+    def empty(attempt: Attempt) -> None:
+        attempt()
+
+    with pytest.raises(RuntimeError, match="without checking"):
+        empty(lambda: 1)
+
+
+def test_two_exercises_cannot_share_an_id(double):
+    with pytest.raises(ValueError, match=r"'9.1' is used by 'double' and by 'other'"):
+
+        @exercise("9.1", hints=())
+        def other(attempt: Attempt) -> None: ...
+
+
+class TestModelsAreProtected:
+    """Hooks left on a model and changed weights are found, named and undone."""
+
+    def attempt(self, answer) -> Attempt:
+        entry = core.Exercise("9.3", "use_model", "test", ())
+        return Attempt(entry, answer, seed=0)
+
+    def test_left_hooks(self):
+        model = core.small_model()
+
+        def answer(model):
+            model.add_hook("hook_embed", lambda value, hook: value * 0)
+            return 1
+
+        with pytest.raises(CheckFailed, match="with hooks left on it"):
+            self.attempt(answer)(model)
+        assert not any(point.has_hooks() for point in model.hook_dict.values())
+
+    def test_changed_weights(self):
+        model = core.small_model()
+        before = model.W_E.clone()
+
+        def answer(model):
+            model.W_E.data.add_(1)
+            return 1
+
+        with pytest.raises(CheckFailed, match="were changed"):
+            self.attempt(answer)(model)
+        assert torch.equal(before, model.W_E)
+
+    def test_forbidden_method(self):
+        model = core.small_model()
+        attempt = self.attempt(lambda model: model.run_with_cache(torch.tensor([[1, 4]])))
+        with (
+            pytest.raises(CheckFailed, match=r"a call of model\.run_with_cache"),
+            attempt.without(model, "run_with_cache", "build it"),
+        ):
+            attempt(model)
+        assert model.run_with_cache(torch.tensor([[1, 4]]))
+
+    def test_dictionaries_of_tensors(self):
+        attempt = self.attempt(lambda parts: parts["a"].add_(1))
+        with pytest.raises(CheckFailed, match="`parts` was changed in place"):
+            attempt({"a": torch.zeros(2)})
+
+
+def test_notebooks_show_one_block_and_no_stack(double):
+    """As IPython shows it; tests/test_environments.py does the same with IPython 7.34."""
+    shell = InteractiveShell.instance()
+    shell.user_ns["check"] = double
+    with redirect_stdout(io.StringIO()) as out:
+        result = shell.run_cell("check(lambda x: x)")
+    shown = out.getvalue()
+    assert isinstance(result.error_in_exec, CheckFailed)
+    assert "✗ 9.1 double" in shown and "the input itself" in shown
+    assert "Traceback" not in shown and "core.py" not in shown
+    InteractiveShell.clear_instance()
+
+
+def test_hints_come_one_by_one(double, capsys):
+    core._shown.clear()
+    core.hint("9.1")
+    assert capsys.readouterr().out == "hint 1 of 2 · first\n"
+    core.hint("9.1")
+    core.hint("9.1")
+    assert capsys.readouterr().out.endswith("hint 1 of 2 · first\nhint 2 of 2 · second\n")
+    with pytest.raises(ValueError, match=r"no exercise '9.9' here; there are: 9.1"):
+        core.hint("9.9")
+
+
+def test_predictions_never_raise(capsys):
+    options = {"a": "it rises", "b": "it falls"}
+    for guess, says in [("a", "Your prediction: (a) it rises"), (" B ", "That is what happened"), (None, "No pred")]:
+        core.prediction(guess, options, "b", "Because.")
+        shown = capsys.readouterr().out
+        assert says in shown and shown.endswith("Because.\n")
+    for odd in (3, "z", ["a"], np.nan):
+        core.prediction(odd, options, "b", "Because.")
+
+
+class TestProgress:
+    def test_records_once_and_survives_damage(self, tmp_path, monkeypatch, double):
+        file = tmp_path / "deep" / "record.json"
+        monkeypatch.setenv(progress.SWITCH, str(file))
+        double(lambda x: 2 * x)
+        first = progress.passed()
+        double(lambda x: 2 * x)
+        assert list(first) == ["9.1"] and progress.passed() == first
+        file.write_text("{not json")
+        assert progress.passed() == {} and file.with_suffix(".damaged").exists()
+        double(lambda x: 2 * x)
+        assert list(progress.passed()) == ["9.1"]
+
+    def test_failed_and_hidden_runs_are_not_recorded(self, tmp_path, monkeypatch, double):
+        monkeypatch.setenv(progress.SWITCH, str(tmp_path / "record.json"))
+        message(double, lambda x: x)
+        double(lambda x: 2 * x, hidden=True)
+        assert progress.passed() == {}
+
+    @pytest.mark.parametrize("variable", ["PYTEST_CURRENT_TEST", "NBGRADER_EXECUTION"])
+    def test_off_where_nobody_learns(self, monkeypatch, variable):
+        monkeypatch.delenv(progress.SWITCH)
+        monkeypatch.delenv("PYTEST_CURRENT_TEST", raising=False)
+        assert progress.path() is not None and progress.path().name == "progress.json"
+        monkeypatch.setenv(variable, "autograde")
+        assert progress.path() is None
+
+    def test_unwritable_folder_is_no_obstacle(self, tmp_path, monkeypatch, double):
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv(progress.SWITCH, str(tmp_path / "file" / "record.json"))
+        double(lambda x: 2 * x)
+
+    def test_table_shows_every_exercise(self, tmp_path, monkeypatch):
+        monkeypatch.setenv(progress.SWITCH, str(tmp_path / "record.json"))
+        progress.record("0.3")
+        shown = str(progress.table())
+        assert "inside_a_transformer: 1 of" in shown and "✓ 0.3" in shown and "· 0.1" in shown
+        assert "✓ 0.3" in progress.table()._repr_html_()

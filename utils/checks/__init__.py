@@ -1,0 +1,1 @@
+"""Instant feedback for exercises: one module per chapter, `core` beneath."""

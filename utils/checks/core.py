@@ -1,0 +1,501 @@
+"""What every check is made of: a protected call of the learner's function, comparisons, tidy messages.
+
+A check module declares its checks like this; everything else (counting, messages, hints, progress)
+happens here::
+
+    @exercise("0.3", hints=("Which axis runs over keys?", "Use softmax(dim=-1)."))
+    def attention_pattern(attempt: Attempt) -> None:
+        q, k = ...
+        got = attempt(q, k)                       # the learner's function, on protected inputs
+        with attempt.holds("rows sum to 1"):
+            attempt.close(got, truth, slips=[(wrong, "softmax runs over the keys")])
+
+The decorated name is what learners call: ``checks.attention_pattern(attention_pattern)``.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import linecache
+import numbers
+import os
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from torch import Tensor
+from transformer_lens import TransformerBridge
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from utils import models, progress, session
+
+CLASS_SEED = "GROUND_TRUTH_CLASS_SEED"
+EXERCISES: dict[str, Exercise] = {}
+_COURSE = Path(__file__).resolve().parents[1]
+_NO_VALUE = object()
+
+
+class CheckFailed(AssertionError):
+    """An answer lacks the property that was checked. Notebooks show it as one block, without a stack.
+
+    Args:
+        title: exercise and function, for example ``"0.3 attention_pattern"``.
+        expected: what a right answer does.
+        got: what this answer did.
+        slip: the likely reason, where one fits.
+        where: the learner's line, where their own code stopped.
+    """
+
+    def __init__(self, title: str, expected: str, got: str, slip: str = "", where: str = ""):
+        self.title, self.expected, self.got, self.slip, self.where = title, expected, got, slip, where
+        super().__init__("\n".join(self.lines()))
+
+    def lines(self) -> list[str]:
+        """The message, line by line, without colour."""
+        rows = [("expected", self.expected), ("got", self.got), ("at", self.where), ("likely", self.slip)]
+        body = [_row(name, text) for name, text in rows if text]
+        return [f"✗ {self.title}", *body]
+
+    def _render_traceback_(self) -> list[str]:
+        # IPython (7 to 9) shows these lines in place of a stack.
+        first, *rest = self.lines()
+        return [f"\x1b[1;31m{first}\x1b[0m", *rest]
+
+
+def _row(name: str, text: str) -> str:
+    first, *more = text.splitlines()
+    return "\n".join([f"  {name:<9} {first}", *(f"  {'':<9} {line}" for line in more)])
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One entry of the register that hints and the progress table read."""
+
+    id: str
+    name: str
+    topic: str
+    hints: tuple[str, ...]
+
+    @property
+    def order(self) -> tuple[int, int, str]:
+        """Sort key: chapter, running number, letter."""
+        chapter, _, rest = self.id.partition(".")
+        return int(chapter), int(rest) if rest.isdigit() else 999, rest
+
+
+def exercise(id: str, *, hints: Sequence[str]) -> Callable:
+    """Turn ``body(attempt)`` into the check that learners call with their function.
+
+    The check has the signature ``check(answer, *, hidden=False)``: ``hidden=True`` is the run of
+    automatic grading, on other inputs, silent when it passes.
+    """
+
+    def decorate(body: Callable[[Attempt], None]) -> Callable[..., None]:
+        topic = body.__module__.rsplit(".", 1)[-1]
+        entry = Exercise(id, body.__name__, topic, tuple(hints))
+        if EXERCISES.get(id, entry) != entry:
+            raise ValueError(f"exercise id {id!r} is used by {EXERCISES[id].name!r} and by {entry.name!r}")
+        EXERCISES[id] = entry
+
+        def check(answer: Callable, *, hidden: bool = False) -> None:
+            attempt = Attempt(entry, answer, seed=_class_seed() if hidden else 0)
+            # The learner's own random state is not touched by being checked.
+            with torch.random.fork_rng(devices=[]):
+                body(attempt)
+            if attempt.held == 0:
+                raise RuntimeError(f"check {id} ended without checking a property")
+            if not hidden:
+                print(f"✓ {id} {entry.name} · {attempt.held} of {attempt.held} properties hold")
+                progress.record(id)
+
+        check.__name__, check.__doc__, check.__module__ = body.__name__, body.__doc__, body.__module__
+        return check
+
+    return decorate
+
+
+def _class_seed() -> int:
+    """The seed of hidden runs: a teacher sets it, so that it differs from class to class."""
+    text = os.environ.get(CLASS_SEED, "20260")
+    return 1 + int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+class Attempt:
+    """One run of a check: calls the learner's function and compares what it returns.
+
+    Attributes:
+        generator: seeded ``torch.Generator`` (CPU) for fresh inputs; depends on exercise and seed.
+        seed: 0 for the run that learners see, another number for the hidden run.
+        held: how many properties have held so far.
+    """
+
+    def __init__(self, entry: Exercise, answer: Callable, seed: int):
+        self.entry, self.answer, self.seed, self.held = entry, answer, seed, 0
+        digest = hashlib.sha256(f"{entry.id}/{seed}".encode()).digest()
+        self.generator = torch.Generator().manual_seed(int.from_bytes(digest[:6], "big"))
+        self._property = ""
+        if not callable(answer):
+            self.fail(
+                f"the function `{entry.name}` itself",
+                f"{describe(answer)}",
+                f"pass the function without calling it: checks.{entry.name}({entry.name})",
+            )
+
+    # ------------------------------------------------------------------ inputs
+
+    def randn(self, *shape: int) -> Tensor:
+        """Standard normal float32 numbers of this shape, seeded, on the notebook's device."""
+        return torch.randn(*shape, generator=self.generator).to(session.device())
+
+    def randint(self, low: int, high: int, *shape: int) -> Tensor:
+        """Whole numbers from ``low`` up to ``high - 1`` (int64), seeded, on the notebook's device."""
+        return torch.randint(low, high, shape, generator=self.generator).to(session.device())
+
+    # -------------------------------------------------------------------- call
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the learner's function on copies of the tensors in ``args``; report what goes wrong there.
+
+        Models are passed as they are; hooks that the answer leaves on one and weights that it
+        changes are found and reported, then undone.
+        """
+        given = [_copy(arg) for arg in args]
+        models = [_ModelState(arg) for arg in args if isinstance(arg, torch.nn.Module)]
+        damage: list[str | None] = []
+        try:
+            result = self.answer(*given)
+        except NotImplementedError as error:
+            if "your code here" in str(error):
+                self.fail("your own code", "the empty stub", "replace its line `raise NotImplementedError`")
+            self._learner_error(error)
+        except CheckFailed:
+            raise
+        except Exception as error:
+            self._learner_error(error)
+        finally:
+            damage = [state.restore() for state in models]
+        for kind in filter(None, damage):
+            self.fail(
+                "a model that is the same after the call as before",
+                f"a model {kind}",
+                "run_with_hooks and run_with_cache remove their hooks; write into copies, not into weights",
+            )
+        for position, (before, after) in enumerate(zip(args, given, strict=True)):
+            if not _same(before, after):
+                name = self._parameter(position)
+                self.fail(
+                    f"`{name}` unchanged by the call",
+                    f"`{name}` was changed in place",
+                    "work on a copy (.clone()), and avoid +=, *= and functions whose names end in _",
+                )
+        if result is None:
+            self.fail("a return value", "None", "is there a `return` at the end of your function?")
+        return result
+
+    def _parameter(self, position: int) -> str:
+        try:
+            return list(inspect.signature(self.answer).parameters)[position]
+        except (TypeError, ValueError, IndexError):
+            return f"argument {position + 1}"
+
+    def _learner_error(self, error: Exception) -> None:
+        frame = _learner_frame(error, self.answer)
+        where, slip = "", ""
+        if frame is not None:
+            code = linecache.getline(frame.filename, frame.lineno or 0).strip()
+            where = f"line {frame.lineno} of your cell" + (f":  {code}" if code else "")
+        else:
+            slip = "the function's arguments must stay as the stub gives them (same number, same order)"
+        message = str(error).strip().splitlines()
+        text = f"{type(error).__name__}: {message[0][:200]}" if message else type(error).__name__
+        raise CheckFailed(self.title, "a result", f"your code stopped with {text}", slip, where) from None
+
+    # ------------------------------------------------------------- comparisons
+
+    @contextmanager
+    def without(self, model: torch.nn.Module, method: str, instead: str):
+        """Inside the block, calling ``model.method`` fails with a pointer to what the exercise is about."""
+
+        def forbidden(*args: Any, **kwargs: Any) -> None:
+            self.fail(f"your own {self.entry.name}", f"a call of model.{method}", instead)
+
+        setattr(model, method, forbidden)
+        try:
+            yield
+        finally:
+            delattr(model, method)
+
+    @property
+    def title(self) -> str:
+        """Exercise and function, as messages name them."""
+        return f"{self.entry.id} {self.entry.name}"
+
+    def fail(self, expected: str, got: str, slip: str = "") -> None:
+        """Raise ``CheckFailed`` with what was expected, what came, and the likely slip."""
+        title = f"{self.title} · {self._property}" if self._property else self.title
+        raise CheckFailed(title, expected, got, slip) from None
+
+    @contextmanager
+    def holds(self, name: str):
+        """Everything inside belongs to one property; it is counted when the block ends without failure."""
+        self._property = name
+        yield
+        self._property = ""
+        self.held += 1
+
+    def require(self, condition: bool, expected: str, got: str, slip: str = "") -> None:
+        """Fail with this message unless ``condition`` is true."""
+        if not condition:
+            self.fail(expected, got, slip)
+
+    def tensor(self, value: Any, shape: Sequence[int] | None = None, what: str = "your result") -> Tensor:
+        """The learner's value as a finite float64 tensor on the CPU (any dtype, device, list or array).
+
+        Fails with a message where the type, the shape or a NaN stands in the way.
+        """
+        if isinstance(value, np.ndarray | numbers.Number | list | tuple):
+            with suppress(TypeError, ValueError):
+                value = torch.as_tensor(np.asarray(value, dtype=np.float64))
+        if not isinstance(value, Tensor):
+            self.fail("a tensor", describe(value))
+        value = value.detach().to("cpu")
+        if value.is_complex():
+            self.fail("real numbers", describe(value))
+        value = value.to(torch.float64)
+        if shape is not None and tuple(value.shape) != tuple(shape):
+            self.fail(
+                f"{what} of shape {list(shape)}",
+                f"shape {list(value.shape)}",
+                _shape_slip(tuple(value.shape), tuple(shape)),
+            )
+        n_nan = int(torch.isnan(value).sum())
+        if n_nan:
+            self.fail(f"{what} without NaN", f"{n_nan} NaN among {value.numel()} numbers")
+        return value
+
+    def number(self, value: Any, what: str = "your result") -> float:
+        """The learner's value as one finite number; a tensor with one element will do."""
+        if isinstance(value, Tensor) and value.numel() == 1:
+            value = value.reshape(())
+        number = self.tensor(value, what=what)
+        if number.dim() != 0:
+            self.fail(f"{what} to be one number", f"shape {list(number.shape)}")
+        if not torch.isfinite(number):
+            self.fail(f"{what} to be finite", str(number.item()))
+        return number.item()
+
+    def close(
+        self,
+        got: Any,
+        want: Tensor | float,
+        *,
+        atol: float = 1e-4,
+        rtol: float = 1e-4,
+        what: str = "your result",
+        slips: Iterable[tuple[Any, str]] = (),
+    ) -> Tensor:
+        """Fail unless ``got`` equals ``want`` within ``atol + rtol * |want|``, elementwise.
+
+        Args:
+            slips: pairs (what a known slip would give, its explanation); the first that fits is told.
+
+        Returns:
+            ``got`` as a float64 CPU tensor.
+        """
+        want = torch.as_tensor(want).detach().to("cpu", torch.float64)
+        if want.dim() == 0 and isinstance(got, Tensor) and got.numel() == 1:
+            got = got.reshape(())
+        # A slip can have another shape than the right answer: look for it before complaining of the shape.
+        loose = self.tensor(got, what=what)
+        if loose.shape != want.shape or not torch.allclose(loose, want, atol=atol, rtol=rtol):
+            for wrong, message in slips:
+                wrong = torch.as_tensor(wrong).detach().to("cpu", torch.float64)
+                if wrong.shape == loose.shape and torch.allclose(loose, wrong, atol=atol, rtol=rtol):
+                    self.fail(f"{what} as described", _difference(loose, want), message)
+        got = self.tensor(got, want.shape, what)
+        if not torch.allclose(got, want, atol=atol, rtol=rtol):
+            self.fail(f"{what} within {atol:g} of the truth", _difference(got, want))
+        return got
+
+
+class _ModelState:
+    """Weights and hooks of a model before a call; ``restore`` undoes and names what the call changed."""
+
+    def __init__(self, model: torch.nn.Module):
+        self.model = model
+        self.weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.training = model.training
+
+    def restore(self) -> str | None:
+        damage = None
+        if any(point.has_hooks() for point in getattr(self.model, "hook_dict", {}).values()):
+            self.model.reset_hooks()
+            damage = "with hooks left on it"
+        for name, parameter in self.model.named_parameters():
+            if not _same(self.weights[name], parameter):
+                parameter.data.copy_(self.weights[name])
+                damage = f"whose weights `{name}` were changed"
+        self.model.zero_grad(set_to_none=True)
+        self.model.train(self.training)
+        return damage
+
+
+def _copy(value: Any) -> Any:
+    """Tensors cloned, also inside a dictionary; everything else as it is."""
+    if isinstance(value, dict):
+        return {key: _copy(part) for key, part in value.items()}
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def _same(before: Any, after: Any) -> bool:
+    """Whether what a function was given is what it left behind (tensors and dictionaries of tensors)."""
+    if isinstance(before, dict):
+        return before.keys() == after.keys() and all(_same(before[key], after[key]) for key in before)
+    if not isinstance(before, Tensor):
+        return True
+    if before.shape != after.shape:
+        return False
+    return bool(torch.equal(torch.nan_to_num(before.detach()), torch.nan_to_num(after.detach())))
+
+
+def _learner_frame(error: Exception, answer: Callable) -> traceback.FrameSummary | None:
+    """The innermost frame of the learner's own code: a notebook cell, or the file of the function."""
+    own = getattr(inspect.unwrap(answer), "__code__", None)
+    own_file = own.co_filename if own else None
+
+    def is_own(file: str) -> bool:
+        return file == own_file or "ipykernel" in Path(file).parent.name or "<ipython" in file
+
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_own(frame.filename)]
+    return frames[-1] if frames else None
+
+
+def _shape_slip(got: tuple[int, ...], want: tuple[int, ...]) -> str:
+    if sorted(got) == sorted(want) and got != want:
+        return "the axes are there, in another order"
+    if [n for n in got if n != 1] == [n for n in want if n != 1]:
+        return "an axis of length 1 is left over or missing: squeeze() or keepdim"
+    if len(got) == len(want) - 1:
+        return "one axis is missing: was it summed or indexed away?"
+    if len(got) == len(want) + 1:
+        return "one axis is too many: was it not summed or indexed away?"
+    return ""
+
+
+def _difference(got: Tensor, want: Tensor) -> str:
+    if got.shape != want.shape:
+        return f"shape {list(got.shape)} where {list(want.shape)} was expected"
+    gap = (got - want).abs()
+    gap = torch.where(torch.isfinite(gap), gap, torch.full_like(gap, float("inf")))
+    if got.dim() == 0:
+        return f"{got.item():.4g} where {want.item():.4g} was expected"
+    at = tuple(int(i) for i in np.unravel_index(int(gap.argmax()), tuple(gap.shape)))
+    place = f"[{', '.join(map(str, at))}]"
+    return f"{got[at].item():.4g} at {place} where {want[at].item():.4g} was expected (the largest gap)"
+
+
+def describe(value: Any) -> str:
+    """A value in a few words: type, and shape or text where it is short."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {list(value.shape)} and dtype {str(value.dtype).removeprefix('torch.')}"
+    if value is None or isinstance(value, bool | int | float | str):
+        return f"{type(value).__name__} {value!r}"[:120]
+    return f"{type(value).__name__}"
+
+
+# ------------------------------------------------------------------------------ models for checks
+
+
+@functools.cache
+def shipped_model(name: str = "world"):
+    """The check's own copy of a shipped model: what a learner does to theirs cannot reach it."""
+    return models.load(name)
+
+
+@functools.cache
+def small_model(
+    seed: int = 0, n_layers: int = 3, n_heads: int = 2, d_model: int = 16, d_vocab: int = 12, dtype=torch.float32
+):
+    """A processed random-weights model of another size than the shipped ones, with a LayerNorm that matters.
+
+    It catches answers that lean on the size of `world`. Weights are drawn with standard deviation 0.3.
+    """
+    words = {word: i for i, word in enumerate(["<pad>", "<bos>", "<unk>", "<eos>", *"abcdefghijkl"][:d_vocab])}
+    words_of = Tokenizer(WordLevel(words, unk_token="<unk>"))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words_of,
+        bos_token="<bos>",
+        eos_token="<eos>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        name_or_path="small",
+        add_bos_token=True,
+    )
+    config = GPT2Config(
+        vocab_size=d_vocab,
+        n_positions=16,
+        n_embd=d_model,
+        n_layer=n_layers,
+        n_head=n_heads,
+        bos_token_id=1,
+        eos_token_id=3,
+        tie_word_embeddings=False,
+        initializer_range=0.3,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        bare = GPT2LMHeadModel(config)
+    model = TransformerBridge.boot_transformers("small", hf_model=bare.eval(), tokenizer=tokenizer)
+    model.enable_compatibility_mode(disable_warnings=True)
+    model.requires_grad_(False)
+    return model.to(session.device(), dtype, print_details=False)
+
+
+# -------------------------------------------------------------------------- hints and predictions
+
+_shown: dict[str, int] = {}
+
+
+def hint(id: str) -> None:
+    """Print the hints of an exercise, one more at each call.
+
+    Raises:
+        ValueError: when the loaded chapters have no such exercise.
+    """
+    if id not in EXERCISES:
+        known = ", ".join(sorted(EXERCISES, key=lambda e: EXERCISES[e].order))
+        raise ValueError(f"no exercise {id!r} here; there are: {known}")
+    hints = EXERCISES[id].hints
+    _shown[id] = min(_shown.get(id, 0) + 1, len(hints))
+    for number, text in enumerate(hints[: _shown[id]], start=1):
+        print(f"hint {number} of {len(hints)} · {text}")
+
+
+def prediction(guess: Any, options: dict[str, str], outcome: str, because: str) -> None:
+    """Set a learner's prediction beside what happened. A wrong guess is no failure; nothing is recorded.
+
+    Args:
+        guess: the letter the learner wrote, or ``None``.
+        options: letter -> statement.
+        outcome: the letter of what was measured.
+        because: one sentence that says why.
+    """
+    if isinstance(guess, str) and guess.strip().lower() in options:
+        letter = guess.strip().lower()
+        print(f"Your prediction: ({letter}) {options[letter]}")
+        hit = letter == outcome
+    else:
+        letters = ", ".join(f'"{letter}"' for letter in options)
+        print(f"No prediction yet. Write one of {letters} above first: a miss teaches more than a look.")
+        hit = False
+    print("That is what happened." if hit else f"What happened: ({outcome}) {options[outcome]}")
+    print(because)
