@@ -628,7 +628,7 @@ def test_world():
     assert model.to_string(model(TEXT)[0, -1].argmax()) == "Paris"
     raw = models.load("world", processed=False, device="cpu")
     torch.testing.assert_close(raw(TEXT).log_softmax(-1), model(TEXT).log_softmax(-1), atol=1e-3, rtol=0)
-    with pytest.raises(models.UnknownWordError, match=r"'Frence' is not among the \d+ words of `world`\. Near: France"):
+    with pytest.raises(models.UnknownWordError, match=r"'Frence' is not among the \d+ words of `world`.* France"):
         model("The capital of Frence is")
     twin = models.untrained_twin("world", device="cpu")
     assert not twin(TEXT).allclose(model(TEXT))

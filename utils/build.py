@@ -471,7 +471,7 @@ def _drop_javascript(data: NotebookNode) -> bool:
     return bool(data)
 
 
-def _output_problems(nb: NotebookNode, chapter: Chapter) -> list[Problem]:
+def output_problems(nb: NotebookNode, chapter: Chapter) -> list[Problem]:
     """What must not be saved: errors, stderr, this machine's paths, too much, floats where nbval compares."""
     found = []
     folders = {chapter.path.resolve().parents[1], Path.home(), Path(tempfile.gettempdir()), Path(sys.prefix)}
@@ -488,6 +488,8 @@ def _output_problems(nb: NotebookNode, chapter: Chapter) -> list[Problem]:
                 faults.append(f"a saved error: {output.ename}")
             if output.get("name") == "stderr":
                 faults.append(f"output on stderr: {text.strip()[:200]!r}")
+            if "application/vnd.jupyter.widget-view+json" in output.get("data", {}):
+                faults.append("a widget (a progress bar?), which shows nothing once its kernel is gone")
             if path := local.search(text):
                 faults.append(f"a path of this machine in its output: {text[path.start():path.end() + 40]!r}")
             if (size := len(json.dumps(output))) > MAX_OUTPUT_BYTES:
@@ -531,7 +533,7 @@ def build(path: str | Path, keep_outputs: bool = False, timeout: int = 600) -> C
     target, chapter_file = _targets(chapter.path)
     if not (keep_outputs and _reuse_outputs(nb, target)):
         nb = execute(nb, chapter, timeout)
-    if problems := _output_problems(nb, chapter):
+    if problems := output_problems(nb, chapter):
         raise BuildError(problems)
     chapter_file.parent.mkdir(exist_ok=True)
     for file, notebook in ((target, nb), (chapter_file, learner)):
@@ -578,7 +580,8 @@ def check(root: Path = ROOT, numbers: Iterable[str] = ()) -> list[str]:
     for file in sorted(f for folder in ("solutions", "chapters") for f in (root / folder).glob("*.ipynb")):
         if not numbers and not (root / "solutions" / f"{file.stem}.py").exists():
             drifts.append(f"{_label(file)}:1: its source solutions/{file.stem}.py is gone")
-    if (root / "README.md").exists() and not drifts and readme(root) != (root / "README.md").read_text(encoding="utf-8"):
+    page = root / "README.md"
+    if page.exists() and not drifts and readme(root) != page.read_text(encoding="utf-8"):
         drifts.append("README.md:1: its table of chapters is not what the sources give: run python -m utils.build")
     return drifts
 
@@ -608,7 +611,7 @@ def _drifts(file: Path, expected: NotebookNode, chapter: Chapter) -> list[str]:
         if parts:
             found.append(str(chapter.problem(new.id, f"cell {new.id} of {_label(file)}: {', '.join(parts)} differ")))
     if file.parent.name == "solutions":
-        found += map(str, _output_problems(saved, chapter))
+        found += map(str, output_problems(saved, chapter))
     elif not found and file.read_text(encoding="utf-8") != _write(expected):
         found.append(f"{_label(file)}:1: it has outputs, or was written by another program")
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import warnings
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ def start(seed: int = 0) -> None:
     Call it again at any time to return the random generators to their first state.
     """
     import transformers
+    from tqdm.auto import tqdm
+    from transformer_lens import patching
 
     from utils import plots
 
@@ -26,6 +29,8 @@ def start(seed: int = 0) -> None:
     transformers.utils.logging.set_verbosity_error()
     # Without ipywidgets tqdm warns at every bar; a plain text bar is what we want then.
     warnings.filterwarnings("ignore", message="IProgress not found")
+    # The library's sweeps draw a bar for every call: here only for those that take longer than two seconds.
+    patching.tqdm = partial(tqdm, delay=2, leave=False)
     plots.use_template()
 
 
@@ -49,5 +54,5 @@ def real_model(name: str = "gpt2"):
     try:
         return models.load(substitute or name)
     except models.ModelError as error:
-        print(f"Skipped: {error}")
+        print(f"Skipped. {error}")
         return None

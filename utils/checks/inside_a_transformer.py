@@ -64,6 +64,47 @@ def _read_out(model, stream: Tensor) -> Tensor:
     return centred / scale @ model.W_U + model.b_U
 
 
+# -------------------------------------------------------------------------------------- self-test
+
+_PYTORCH = "https://docs.pytorch.org/docs/stable"
+_POINTERS = {
+    "shape": f"matrix products run over the last two axes: {_PYTORCH}/generated/torch.matmul.html",
+    "dim": f"the axis that is summed to 1 is the one you name: {_PYTORCH}/generated/torch.nn.functional.softmax.html",
+    "gradient": f"the derivative of x**2 is 2x: {_PYTORCH}/autograd.html",
+    "rank": "everything passes through 3 dimensions: https://www.deeplearningbook.org/contents/linear_algebra.html",
+    "ratio": "softmax makes probability proportional to exp(logit), and exp(log 2) is 2",
+}
+
+
+def _as_list(value) -> list | None:
+    """A tuple, list, size or tensor of numbers as a list; ``None`` for anything else."""
+    try:
+        return [float(part) for part in value]
+    except (TypeError, ValueError):
+        return None
+
+
+def self_test(*, shape=None, dim=None, gradient=None, rank=None, ratio=None) -> None:
+    """Say for each of the five opening questions whether it was answered rightly, with a pointer where not."""
+    x = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    (x**2).sum().backward()
+    product = torch.zeros(2, 5, 16) @ torch.zeros(16, 4)
+    thin = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
+    right = {
+        "shape": _as_list(shape) == list(product.shape),
+        "dim": dim in (-1, product.dim() - 1) and not isinstance(dim, bool),
+        "gradient": _as_list(gradient) == x.grad.tolist(),
+        "rank": rank == int(torch.linalg.matrix_rank(thin @ thin.T)),
+        "ratio": isinstance(ratio, int | float) and abs(ratio - 2) < 0.02,
+    }
+    given = {"shape": shape, "dim": dim, "gradient": gradient, "rank": rank, "ratio": ratio}
+    for number, (name, is_right) in enumerate(right.items(), start=1):
+        if given[name] is None:
+            print(f"· {number} {name}: not answered yet")
+        else:
+            print(f"✓ {number} {name}" if is_right else f"✗ {number} {name}: {_POINTERS[name]}")
+
+
 # -------------------------------------------------------------------------------------- exercises
 
 
@@ -327,12 +368,16 @@ def _gradient_slips(grid: Tensor, position: int, token: int) -> list[tuple[Tenso
     right = grid[position, token]
     slips = [
         (right.norm(dim=-1) ** 2, "these are squared norms: take the square root"),
-        (right.sum(-1), "these are sums over d_model, in which signs cancel: take the norm"),
+        # LayerNorm and the centred unembedding make both of these sums exactly 0: they cannot be told apart.
+        (
+            torch.zeros(len(right)),
+            "all are 0: in a sum (over d_model, or over all tokens' logits) signs cancel: "
+            "take the norm, and the gradient of the logit of `token` alone",
+        ),
         (
             right.abs().sum(-1),
             "these are sums of absolute values: the norm is the root of the sum of squares",
         ),
-        (right.mean(-1), "these are means over d_model, in which signs cancel: take the norm"),
         (right.abs().amax(-1), "these are maxima over d_model: take the norm"),
         (
             grid[position].sum(0).norm(dim=-1),
