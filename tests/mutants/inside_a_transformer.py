@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.mutants import right, wrong
+from utils.datasets import world
 
 # ---------------------------------------------------------------------- 0.1 logits_from_writes
 
@@ -252,7 +253,7 @@ def masks_the_past(q, k):
     return scores.masked_fill(_later(scores).transpose(-1, -2), -1e9).softmax(-1)
 
 
-@wrong("0.3", says="NaN")
+@wrong("0.3", says="may look at its own position")
 def masks_its_own_position(q, k):
     scores = _scores(q, k) / q.shape[-1] ** 0.5
     own = torch.triu(torch.ones_like(scores, dtype=torch.bool), diagonal=0)
@@ -277,10 +278,42 @@ def returns_scores(q, k):
     return scores.masked_fill(_later(scores), -torch.inf)
 
 
-@wrong("0.3", says="expected")
+@wrong("0.3", says="fits `world` alone")
 def counts_on_d_head_32(q, k):
     scores = _scores(q, k) / 32**0.5
     return scores.masked_fill(_later(scores), -torch.inf).softmax(-1)
+
+
+@wrong("0.3", says="the number of heads")
+def scales_by_number_of_heads(q, k):
+    scores = _scores(q, k) / q.shape[2] ** 0.5
+    return scores.masked_fill(_later(scores), -torch.inf).softmax(-1)
+
+
+@wrong("0.3", says="one key too many")
+def sees_the_next_word(q, k):
+    scores = _scores(q, k) / q.shape[-1] ** 0.5
+    mask = torch.triu(torch.ones_like(scores, dtype=torch.bool), diagonal=2)
+    return scores.masked_fill(mask, -torch.inf).softmax(-1)
+
+
+@wrong("0.3", says="may look at its own position")
+def hides_the_nan(q, k):
+    return masks_its_own_position(q, k).nan_to_num(0.0)
+
+
+@wrong("0.3", says="do not move axes")
+def reshapes_heads_forward(q, k):
+    batch, n_pos, n_heads, d_head = q.shape
+    q, k = (x.reshape(batch, n_heads, n_pos, d_head) for x in (q, k))
+    scores = q @ k.transpose(-1, -2) / d_head**0.5
+    return scores.masked_fill(_later(scores), -torch.inf).softmax(-1)
+
+
+@wrong("0.3", says="leave all four axes")
+def squeezes(q, k):
+    scores = _scores(q, k) / q.shape[-1] ** 0.5
+    return scores.masked_fill(_later(scores), -torch.inf).softmax(-1).squeeze()
 
 
 @right("0.3")
@@ -509,6 +542,38 @@ def subtracts_after_softmax(writes, scale, w_u, right, wrong):
     return probabilities[:, right] - probabilities[:, wrong]
 
 
+@wrong("0.6", says="position 5 is the last one of one prompt only")
+def counts_on_six_words(writes, scale, w_u, right, wrong):
+    return writes[:, 5] / scale[5] @ (w_u[:, right] - w_u[:, wrong])
+
+
+@wrong("0.6", says="the scales of the positions are averaged")
+def averages_scales(writes, scale, w_u, right, wrong):
+    return writes[:, -1] / scale.mean() @ (w_u[:, right] - w_u[:, wrong])
+
+
+@wrong("0.6", says="the scale is given")
+def computes_a_scale(writes, scale, w_u, right, wrong):
+    return writes[:, -1] / writes[:, -1].sum(0).std() @ (w_u[:, right] - w_u[:, wrong])
+
+
+@wrong("0.6", says="fractions of the whole")
+def returns_fractions(writes, scale, w_u, right, wrong):
+    shares = writes[:, -1] / scale[-1] @ (w_u[:, right] - w_u[:, wrong])
+    return shares / shares.sum()
+
+
+@wrong("0.6", says="subtract the two columns")
+def subtracts_numbers(writes, scale, w_u, right, wrong):
+    return writes[:, -1] / scale[-1] @ w_u[:, right - wrong]
+
+
+@wrong("0.6", says="this is Paris against Rome")
+def always_paris_against_rome(writes, scale, w_u, right, wrong):
+    paris, rome = (world.VOCABULARY.index(word) for word in ("Paris", "Rome"))
+    return writes[:, -1] / scale[-1] @ (w_u[:, paris] - w_u[:, rome])
+
+
 @wrong("0.6", says="`writes` was changed in place")
 def divides_in_place(writes, scale, w_u, right, wrong):
     writes /= scale
@@ -596,6 +661,47 @@ def returns_probabilities(model, tokens, source, layer, position):
         return value
 
     return _patched(model, tokens, f"blocks.{layer}.hook_resid_pre", patch).softmax(-1)
+
+
+@wrong("0.7", says="at every later layer too")
+def patches_every_later_layer(model, tokens, source, layer, position):
+    def patch(value, hook):
+        value = value.clone()
+        value[:, position] = source[:, position]
+        return value
+
+    names = [f"blocks.{i}.hook_resid_pre" for i in range(layer, model.cfg.n_layers)]
+    return model.run_with_hooks(tokens, fwd_hooks=[(name, patch) for name in names])
+
+
+@wrong("0.7", says="row 0 of `source` is used for all")
+def spreads_the_first_row(model, tokens, source, layer, position):
+    def patch(value, hook):
+        value = value.clone()
+        value[:, position] = source[0, position]
+        return value
+
+    return _patched(model, tokens, f"blocks.{layer}.hook_resid_pre", patch)
+
+
+@wrong("0.7", says="axis 1 of [batch pos d_model]")
+def patches_a_dimension(model, tokens, source, layer, position):
+    def patch(value, hook):
+        value = value.clone()
+        value[..., position] = source[..., position]
+        return value
+
+    return _patched(model, tokens, f"blocks.{layer}.hook_resid_pre", patch)
+
+
+@wrong("0.7", says="hook_embed comes before the position embedding")
+def patches_the_embedding_at_layer_0(model, tokens, source, layer, position):
+    def patch(value, hook):
+        value = value.clone()
+        value[:, position] = source[:, position]
+        return value
+
+    return _patched(model, tokens, f"blocks.{layer - 1}.hook_resid_post" if layer else "hook_embed", patch)
 
 
 @wrong("0.7", says="expected")

@@ -238,6 +238,7 @@ def attention_pattern(attempt: Attempt) -> None:
     q, k = 2 * attempt.randn(2, 5, 3, 4), 2 * attempt.randn(2, 5, 3, 4)
     pattern = attempt(q, k)
     with attempt.holds("every query's weights over the keys sum to 1"):
+        _require_a_first_row(attempt, pattern)
         got = attempt.tensor(pattern, (2, 3, 5, 5), "the pattern [batch head query key]")
         ones = torch.ones(2, 3, 5, dtype=torch.float64)
         attempt.close(got.sum(-1), ones, what="the sum over keys", slips=_sum_slips(got))
@@ -247,6 +248,12 @@ def attention_pattern(attempt: Attempt) -> None:
         attempt.require(worst < 1e-6, "weight 0 on later keys", f"weight {worst:.3g}", _mask_slip(got, q, k))
     with attempt.holds("equals softmax(q k / sqrt(d_head)) computed query by query"):
         attempt.close(got, _pattern_by_loop(q, k), slips=_pattern_slips(q, k))
+    with attempt.holds("keeps all four axes for one text of one word"):
+        q, k = attempt.randn(1, 1, 1, 4), attempt.randn(1, 1, 1, 4)
+        squeezed = [
+            (torch.ones(shape), "squeeze() drops every axis of length 1: leave all four axes") for shape in _SQUEEZED
+        ]
+        attempt.close(attempt(q, k), torch.ones(1, 1, 1, 1), slips=squeezed)
     model = shipped_model()
     _, cache = model.run_with_cache(_random_tokens(model, attempt, 2, 11))
     layer = int(attempt.randint(0, model.cfg.n_layers, 1))
@@ -254,6 +261,23 @@ def attention_pattern(attempt: Attempt) -> None:
     with attempt.holds("equals the pattern of `world`"):
         truth = cache[f"blocks.{layer}.attn.hook_pattern"]
         attempt.close(attempt(q, k), truth, slips=_pattern_slips(q, k))
+
+
+_SQUEEZED = [(), (1,), (1, 1), (1, 1, 1)]
+
+
+def _require_a_first_row(attempt: Attempt, pattern) -> None:
+    """The first query sees itself alone: an empty row there (zeros, or the NaN of a softmax over -inf) tells why."""
+    if not isinstance(pattern, Tensor) or pattern.dim() != 4:
+        return
+    first = pattern[:, :, 0].detach().float().nan_to_num(0.0)
+    others = pattern[:, :, 1:].detach().float()
+    if first.abs().max() == 0 and torch.allclose(others.sum(-1), torch.ones_like(others.sum(-1)), atol=1e-3):
+        attempt.fail(
+            "weights for the first query",
+            "an empty row (NaN or zeros)",
+            "a query may look at its own position: mask from diagonal=1, so that a first word sees itself",
+        )
 
 
 def _scores(q: Tensor, k: Tensor) -> Tensor:
@@ -272,11 +296,15 @@ def _pattern_by_loop(q: Tensor, k: Tensor, scale: float | None = None, strict: b
     return pattern
 
 
+def _reshaped(x: Tensor) -> Tensor:
+    """What [batch pos head d] becomes when heads are "moved" by reshaping to [batch head pos d]."""
+    batch, n_pos, n_heads, d_head = x.shape
+    return x.reshape(batch, n_heads, n_pos, d_head).transpose(1, 2)
+
+
 def _sum_slips(got: Tensor) -> list[tuple[Tensor, str]]:
     if torch.allclose(got.sum(-2), torch.ones(1, dtype=got.dtype), atol=1e-4):
         return [(got.sum(-1), "your columns sum to 1: softmax runs over the keys, the last axis (dim=-1)")]
-    if torch.allclose(got.sum((0, 1, 2, 3)), got.new_tensor(float(got.shape[1]))):
-        return []
     return [
         (
             got.sum(-1),
@@ -295,6 +323,8 @@ def _mask_slip(got: Tensor, q: Tensor, k: Tensor) -> str:
         return "the mask is upside down: hide the keys that come after the query (key index > query index)"
     if torch.allclose(got, scores.softmax(-1), atol=1e-4):
         return "the causal mask is missing"
+    if got[..., torch.triu(torch.ones(got.shape[-2:], dtype=torch.bool), diagonal=2)].abs().max() < 1e-6:
+        return "every query sees one key too many: the mask begins right above the diagonal (diagonal=1)"
     return "hide the keys that come after the query (key index > query index) before the softmax"
 
 
@@ -310,6 +340,9 @@ def _pattern_slips(q: Tensor, k: Tensor) -> list[tuple[Tensor, str]]:
             "d_head is the last axis of q, not d_model",
         ),
         (_pattern_by_loop(q, k, scale=n_pos**-0.5), "divided by the square root of the number of positions"),
+        (_pattern_by_loop(q, k, scale=n_heads**-0.5), "divided by the square root of the number of heads"),
+        (_pattern_by_loop(q, k, scale=32**-0.5), "sqrt(32) fits `world` alone: d_head is the length of q's last axis"),
+        (_pattern_by_loop(_reshaped(q), _reshaped(k)), "reshape and view do not move axes: transpose, or use einsum"),
         (_pattern_by_loop(k, q), "queries and keys are exchanged"),
         (_pattern_by_loop(q, k, strict=True), "a query may look at its own position: mask from diagonal=1"),
         (_pattern_by_loop(q, k).transpose(-1, -2), "the last two axes are [query, key], in this order"),
@@ -460,9 +493,14 @@ def attribute_logit_difference(attempt: Attempt) -> None:
         tokens, right, wrong = _attribution_inputs(model, attempt)
         writes, scale = _stacked_writes(model, tokens)
         args = (writes[:, 0], scale[0], model.W_U.detach().clone(), right, wrong)
+        slips = _attribution_slips(*args)
+        if name == "on `world`":
+            always = (model.to_single_token("Paris"), model.to_single_token("Rome"))
+            truth = writes[:, 0, -1] / scale[0, -1] @ (model.W_U[:, always[0]] - model.W_U[:, always[1]])
+            slips.append((truth, "this is Paris against Rome: use the arguments `right` and `wrong`"))
         with attempt.holds(f"equals TransformerLens {name}"):
             library = library_attribution(model, tokens, answer_tokens=right, incorrect_tokens=wrong).attribution
-            got = attempt.close(attempt(*args), library.reshape(-1), slips=_attribution_slips(*args))
+            got = attempt.close(attempt(*args), library.reshape(-1), slips=slips)
     with attempt.holds("adds up to the logit difference of the model"):
         logits = model(tokens)[0, -1] - model.b_U
         attempt.close(got.sum(), logits[right] - logits[wrong], what="the sum")
@@ -470,7 +508,7 @@ def attribute_logit_difference(attempt: Attempt) -> None:
 
 def _attribution_inputs(model, attempt: Attempt) -> tuple[Tensor, int, int]:
     if model.cfg.d_vocab < 100:
-        tokens = _random_tokens(model, attempt, 1, 6)
+        tokens = _random_tokens(model, attempt, 1, 9)
         right, wrong = (int(i) for i in 4 + torch.randperm(model.cfg.d_vocab - 4, generator=attempt.generator)[:2])
         return tokens, right, wrong
     tokens, right, wrong = _capital_prompts(model, attempt, 1)
@@ -486,7 +524,17 @@ def _stacked_writes(model, tokens: Tensor) -> tuple[Tensor, Tensor]:
 def _attribution_slips(writes: Tensor, scale: Tensor, w_u: Tensor, right: int, wrong: int) -> list:
     last, direction = writes[:, -1], w_u[:, right] - w_u[:, wrong]
     own_scale = last.pow(2).mean(-1, keepdim=True).sqrt().clamp_min(1e-9)
+    truth = last / scale[-1] @ direction
+    sixth = min(5, len(scale) - 1)
     return [
+        (
+            last / last.sum(0).std() @ direction,
+            "the scale is given: scale[-1] (a standard deviation with n - 1 is another)",
+        ),
+        (last / scale.mean(0) @ direction, "the scales of the positions are averaged: take scale[-1]"),
+        (truth / truth.sum(), "these are fractions of the whole: return the shares themselves, in logits"),
+        (last / scale[-1] @ w_u[:, right - wrong], "this is the column number right - wrong: subtract the two columns"),
+        (writes[:, sixth] / scale[sixth] @ direction, "position 5 is the last one of one prompt only: take -1"),
         (last @ direction, "the writes are not divided by the final LayerNorm's scale"),
         (last * scale[-1] @ direction, "multiplied by the scale: divide"),
         (
@@ -512,7 +560,7 @@ def _attribution_slips(writes: Tensor, scale: Tensor, w_u: Tensor, right: int, w
             "positions are averaged: the prediction is made at the last one",
         ),
         (writes / scale @ direction, "one number for each component: take the last position"),
-        ((last / scale[-1] @ direction).sum(), "this is the sum: return one number for each component"),
+        (truth.sum(), "this is the sum: return one number for each component"),
     ]
 
 
@@ -530,7 +578,7 @@ def patch_stream(attempt: Attempt) -> None:
         clean = _random_tokens(model, attempt, 2, 7)
         other = _random_tokens(model, attempt, 2, 7)
         _, cache = model.run_with_cache(other)
-        layer, position = int(attempt.randint(1, model.cfg.n_layers, 1)), int(attempt.randint(1, 6, 1))
+        layer, position = int(attempt.randint(1, model.cfg.n_layers - 1, 1)), int(attempt.randint(1, 6, 1))
         with attempt.holds(f"equals TransformerLens {name}"):
             source = cache[f"blocks.{layer}.hook_resid_pre"]
             got = attempt(model, clean, source, layer, position)
@@ -540,7 +588,10 @@ def patch_stream(attempt: Attempt) -> None:
         changed = clean.clone()
         changed[:, 3] = 4 + (clean[:, 3] - 3) % (model.cfg.d_vocab - 4)
         logits, cache = model.run_with_cache(changed)
-        attempt.close(attempt(model, clean, cache["blocks.0.hook_resid_pre"], 0, 3), logits)
+        source = cache["blocks.0.hook_resid_pre"]
+        into_embedding = _written(model, clean, ["hook_embed"], source, 3)
+        slips = [(into_embedding, "hook_embed comes before the position embedding is added: use hook_resid_pre")]
+        attempt.close(attempt(model, clean, source, 0, 3), logits, slips=slips)
 
 
 def _library_patch(model, tokens: Tensor, source: ActivationCache, layer: int, position: int) -> Tensor:
@@ -599,20 +650,31 @@ def _patch_slips(model, clean: Tensor, other: Tensor, layer: int, position: int)
         (right[:, -1], "these are the logits of the last position: return those of all positions"),
         (right.softmax(-1), "these are probabilities: return the logits"),
     ]
-    later = f"blocks.{layer}.hook_resid_post"
-
-    def write_later(value: Tensor, hook) -> Tensor:
-        value = value.clone()
-        value[:, position] = there[name][:, position]
-        return value
-
-    slips.append(
+    source = there[name]
+    later = [f"blocks.{i}.hook_resid_pre" for i in range(layer, model.cfg.n_layers)]
+    first_row = source[:1].expand_as(source)
+    slips += [
         (
-            model.run_with_hooks(clean, fwd_hooks=[(later, write_later)]),
+            _written(model, clean, [name.replace("pre", "post")], source, position),
             "one layer too late: use hook_resid_pre",
-        )
-    )
+        ),
+        (_written(model, clean, later, source, position), "patched at every later layer too: one layer only"),
+        (
+            _written(model, clean, [name], first_row, position),
+            "row 0 of `source` is used for all: each row has its own",
+        ),
+        (_written(model, clean, [name], source, position, axis=-1), "axis 1 of [batch pos d_model] is the position"),
+    ]
     return slips
+
+
+def _written(model, tokens: Tensor, names: list[str], source: Tensor, index: int, axis: int = 1) -> Tensor:
+    """Logits when ``source`` is written at one index of one axis, at all hooks called ``names``."""
+
+    def write(value: Tensor, hook) -> Tensor:
+        return value.index_copy(axis, torch.tensor([index], device=value.device), source.narrow(axis, index, 1))
+
+    return model.run_with_hooks(tokens, fwd_hooks=[(name, write) for name in names])
 
 
 @exercise(
@@ -653,7 +715,7 @@ def _batch_inputs(model, attempt: Attempt, n: int) -> tuple[Tensor, Tensor, Tens
         return _capital_prompts(model, attempt, n)
     right = attempt.randint(4, model.cfg.d_vocab, n)
     wrong = 4 + (right - 3) % (model.cfg.d_vocab - 4)
-    return _random_tokens(model, attempt, n, 6), right, wrong
+    return _random_tokens(model, attempt, n, 9), right, wrong
 
 
 def _mean_slips(writes, scale, w_u, right, wrong, values) -> list[tuple[Tensor, str]]:
