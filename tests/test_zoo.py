@@ -102,7 +102,7 @@ def test_attribution_of_heads_sums_to_that_of_attention(model):
     tracing = measure.CapitalTracing(model)
     heads, components = tracing.direct_attribution_of_heads(), tracing.direct_attribution()
     layer = model.cfg.n_layers - 1
-    bias = (model.b_O[layer] * tracing._direction()).sum(-1).mean().item()
+    bias = (model.b_O[layer] * tracing.logit_diff_direction()).sum(-1).mean().item()
     assert heads[layer].sum().item() + bias == pytest.approx(components[f"attn {layer}"], abs=1e-4)
 
 
@@ -125,7 +125,7 @@ def test_ablation_knows_its_kinds(model):
 
 def test_conversion_is_exact():
     model = _random_model()
-    with torch.inference_mode():
+    with torch.no_grad():
         difference = model(_tokens()) - to_hf(model)(_tokens()).logits
     assert difference.abs().max() < 1e-5
 

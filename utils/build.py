@@ -363,7 +363,9 @@ def solution_notebook(chapter: Chapter, root: Path | None = None) -> NotebookNod
         new = nbformat.v4.new_code_cell if cell.kind == "code" else nbformat.v4.new_markdown_cell
         nb.cells.append(new(source, id=cell.id, metadata=_cell_metadata(cell)))
     setup = _template("setup_cell.py", repository=address)
-    nb.cells.insert(1, nbformat.v4.new_code_cell(setup, id="setup", metadata={"ground_truth": {"role": "setup"}}))
+    # Folded away in JupyterLab and on Colab: it is long, and nothing in it is to be learned.
+    folded = {"ground_truth": {"role": "setup"}, "jupyter": {"source_hidden": True}, "cellView": "form"}
+    nb.cells.insert(1, nbformat.v4.new_code_cell(setup, id="setup", metadata=folded))
     nbformat.validate(nb)
     return nb
 

@@ -106,7 +106,7 @@ class Table:
             cells = "  ".join(f"{'✓' if mark else '·'} {exercise}" for exercise, _, mark in marks)
             lines.append(f"{topic}: {count} of {len(marks)}\n  {cells}")
         if not self.recording:
-            lines.append(f"(progress is not recorded here: {SWITCH} is off)")
+            lines.append("(progress is not recorded here)")
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -120,7 +120,7 @@ class Table:
             )
             head = f"<th style='text-align:left'>{topic}</th><td>{count} of {len(marks)}</td>"
             rows.append(f"<tr>{head}{cells}</tr>")
-        note = "" if self.recording else f"<p>Progress is not recorded here: {SWITCH} is off.</p>"
+        note = "" if self.recording else "<p>Progress is not recorded here.</p>"
         return f"<table>{''.join(rows)}</table>{note}"
 
 

@@ -21,9 +21,10 @@ import inspect
 import linecache
 import numbers
 import os
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,9 @@ def exercise(id: str, *, hints: Sequence[str]) -> Callable:
 
         def check(answer: Callable, *, hidden: bool = False) -> None:
             attempt = Attempt(entry, answer, seed=_class_seed() if hidden else 0)
-            # The learner's own random state is not touched by being checked.
-            with torch.random.fork_rng(devices=[]):
+            # The learner's own random state is not touched by being checked. And nbgrader gives no points to a
+            # check cell that writes to stderr: a warning in a right answer must not cost them.
+            with torch.random.fork_rng(devices=[]), redirect_stderr(sys.stdout):
                 body(attempt)
             if attempt.held == 0:
                 raise RuntimeError(f"check {id} ended without checking a property")
@@ -174,7 +176,7 @@ class Attempt:
         try:
             result = self.answer(*given)
         except NotImplementedError as error:
-            if "your code here" in str(error):
+            if str(error) in ("", "your code here"):
                 self.fail("your own code", "the empty stub", "replace its line `raise NotImplementedError`")
             self._learner_error(error)
         except CheckFailed:
@@ -237,7 +239,7 @@ class Attempt:
     @property
     def title(self) -> str:
         """Exercise and function, as messages name them."""
-        return f"{self.entry.id} {self.entry.name}"
+        return f"{self.entry.id} {self.entry.name}" + (" (hidden run, other inputs)" if self.seed else "")
 
     def fail(self, expected: str, got: str, slip: str = "") -> None:
         """Raise ``CheckFailed`` with what was expected, what came, and the likely slip."""

@@ -1,5 +1,5 @@
 # ruff: noqa: E401, E402, E731, I001
-# Set-up: run this cell first, and again after a restart of the kernel. On Colab it installs the course.
+# @title Set-up: run this first, and again after a restart of the kernel. On Colab it installs the course.
 import importlib.metadata, importlib.util, os, pathlib, subprocess, sys
 
 def find_course():

@@ -1,0 +1,1 @@
+"""Generators that return data together with its truth."""

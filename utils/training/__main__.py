@@ -1,0 +1,37 @@
+"""`python -m utils.training world [--seed S] [--out DIR] [--steps N] [--force]`, or `--card DIR DIR ...`."""
+
+import argparse
+from pathlib import Path
+
+import transformers
+
+from utils.training import world
+
+RECIPES = {"world": world}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m utils.training", description="Remake a shipped model.")
+    parser.add_argument("name", choices=RECIPES)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="folder to write (default: the shipped model's)")
+    parser.add_argument("--steps", type=int, help="another number of steps than the recipe's")
+    parser.add_argument("--force", action="store_true", help="overwrite a model of another seed")
+    parser.add_argument(
+        "--card", type=Path, nargs="+", metavar="DIR",
+        help="do not train: measure these models and write what all of them share into the first one's card",
+    )  # fmt: skip
+    arguments = parser.parse_args()
+    transformers.utils.logging.disable_progress_bar()
+    recipe = RECIPES[arguments.name]
+    if arguments.card:
+        recipe.merge_cards(arguments.card)
+        return
+    try:
+        recipe.make(arguments.out or recipe.SHIPPED, arguments.seed, arguments.steps, arguments.force)
+    except FileExistsError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

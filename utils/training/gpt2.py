@@ -1,0 +1,264 @@
+"""GPT-2, bare and fast, and the loop that trains it.
+
+`GPT2` is the architecture of `transformers.GPT2LMHeadModel` without its generality: fused attention, no dropout, no
+cache. It trains about as fast as the hardware allows and converts exactly with `to_hf`.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+from transformers import GPT2Config, GPT2LMHeadModel
+
+
+class Block(nn.Module):
+    """One pre-LayerNorm block: attention, then the MLP, each added to the residual stream."""
+
+    def __init__(self, config: GPT2Config):
+        super().__init__()
+        d_model, d_mlp = config.n_embd, config.n_inner or 4 * config.n_embd
+        self.n_heads = config.n_head
+        self.ln_1 = nn.LayerNorm(d_model, eps=config.layer_norm_epsilon)
+        self.qkv = nn.Linear(d_model, 3 * d_model)
+        self.attn_out = nn.Linear(d_model, d_model)
+        self.ln_2 = nn.LayerNorm(d_model, eps=config.layer_norm_epsilon)
+        self.mlp_in = nn.Linear(d_model, d_mlp)
+        self.mlp_out = nn.Linear(d_mlp, d_model)
+
+    def forward(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        resid = resid + self.attention(self.ln_1(resid))
+        return resid + self.mlp_out(F.gelu(self.mlp_in(self.ln_2(resid)), approximate="tanh"))
+
+    def attention(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+        z = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.attn_out(z.transpose(1, 2).flatten(-2))
+
+
+class GPT2(nn.Module):
+    """GPT-2 with an untied unembedding. Weights are torch's defaults until `init_weights`.
+
+    `config` must describe this architecture: ``activation_function="gelu_new"`` and ``tie_word_embeddings=False``;
+    otherwise ValueError. (A `GPT2Config` is read from a model's folder by ``GPT2Config.from_pretrained(folder)``.)
+    """
+
+    def __init__(self, config: GPT2Config):
+        super().__init__()
+        for name, expected in (("activation_function", "gelu_new"), ("tie_word_embeddings", False)):
+            if (got := getattr(config, name)) != expected:
+                raise ValueError(f"config.{name}: got {got!r}, expected {expected!r}")
+        self.config = config
+        self.embed = nn.Embedding(config.vocab_size, config.n_embd)
+        self.pos_embed = nn.Embedding(config.n_positions, config.n_embd)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_final = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.unembed = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+
+    def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
+        resid = self.embed(tokens) + self.pos_embed.weight[: tokens.shape[1]]
+        for block in self.blocks:
+            resid = block(resid)
+        return self.unembed(self.ln_final(resid))
+
+
+def init_weights(model: GPT2, seed: int) -> GPT2:
+    """Fresh weights, in place, from `seed` alone (the global random state is neither read nor changed).
+
+    Matrices are normal with standard deviation ``0.4 / sqrt(d_model)``, those that write to the residual stream smaller
+    by ``sqrt(2 n_layers)`` (GPT-2, Radford et al. 2019, section 2.3); biases 0; LayerNorm scales 1.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    std = 0.4 / math.sqrt(model.config.n_embd)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 2:
+                writes = name.endswith(("attn_out.weight", "mlp_out.weight"))
+                scale = std / math.sqrt(2 * model.config.n_layer) if writes else std
+                parameter.normal_(0.0, scale, generator=generator)
+            else:
+                parameter.fill_(1.0 if "ln_" in name and name.endswith("weight") else 0.0)
+    return model
+
+
+# --- Conversion -----------------------------------------------------------------------------------
+
+_HF_BLOCK = {  # ours -> Hugging Face's, inside a block
+    "ln_1": "ln_1",
+    "qkv": "attn.c_attn",
+    "attn_out": "attn.c_proj",
+    "ln_2": "ln_2",
+    "mlp_in": "mlp.c_fc",
+    "mlp_out": "mlp.c_proj",
+}
+_HF_TOP = {
+    "embed": "transformer.wte",
+    "pos_embed": "transformer.wpe",
+    "ln_final": "transformer.ln_f",
+    "unembed": "lm_head",
+}
+
+
+def _hf_name(name: str) -> str:
+    if not name.startswith("blocks."):
+        module, kind = name.rsplit(".", 1)
+        return f"{_HF_TOP[module]}.{kind}"
+    _, layer, module, kind = name.split(".")
+    return f"transformer.h.{layer}.{_HF_BLOCK[module]}.{kind}"
+
+
+def _hf_value(name: str, value: Tensor) -> Tensor:
+    """Hugging Face's Conv1D keeps the matrices inside a block transposed."""
+    value = value.detach().clone()
+    return value.T.contiguous() if name.startswith("blocks.") and value.dim() == 2 else value
+
+
+def to_hf(model: GPT2) -> GPT2LMHeadModel:
+    """The same function as a Hugging Face model, in eval mode; weights are copied."""
+    with torch.random.fork_rng(devices=[]):  # building it draws weights that are then overwritten
+        hf = GPT2LMHeadModel(model.config)
+    hf.load_state_dict({_hf_name(n): _hf_value(n, v) for n, v in model.state_dict().items()})
+    return hf.eval()
+
+
+def fresh_hf(config: GPT2Config, seed: int) -> GPT2LMHeadModel:
+    """An untrained Hugging Face model with the weights that training from `seed` would start from."""
+    with torch.random.fork_rng(devices=[]):
+        model = GPT2(config)
+    return to_hf(init_weights(model, seed))
+
+
+# --- Training -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything but the seed that a training run depends on."""
+
+    d_vocab: int
+    steps: int
+    n_layers: int = 4
+    d_model: int = 128
+    n_heads: int = 4
+    d_mlp: int = 512
+    n_ctx: int = 64
+    batch_size: int = 32
+    learning_rate: float = 4e-3
+    weight_decay: float = 0.05  # of the matrices inside blocks
+    warm_up: int = 100  # steps
+    final_rate: float = 0.02  # of the learning rate, at the end of the cosine
+    clip: float = 1.0  # gradient norm
+
+    def config(self) -> GPT2Config:
+        """The architecture, without dropout; ids 1 and 3 are ``<bos>`` and ``<eos>``."""
+        return GPT2Config(
+            vocab_size=self.d_vocab, n_positions=self.n_ctx, n_embd=self.d_model, n_layer=self.n_layers,
+            n_head=self.n_heads, n_inner=self.d_mlp, activation_function="gelu_new", resid_pdrop=0.0, embd_pdrop=0.0,
+            attn_pdrop=0.0, tie_word_embeddings=False, bos_token_id=1, eos_token_id=3, pad_token_id=0,
+            architectures=["GPT2LMHeadModel"],
+        )  # fmt: skip
+
+    def rate(self, step: int) -> float:
+        """Share of the learning rate at `step`: a linear warm-up times a cosine."""
+        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return min(1.0, (step + 1) / self.warm_up) * (self.final_rate + (1 - self.final_rate) * cosine)
+
+
+def _optimisers(model: GPT2, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon on the matrices inside blocks, AdamW on the rest (Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982)."""
+    matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
+    chosen = {id(p) for p in matrices}
+    rest = [p for p in model.parameters() if id(p) not in chosen]
+    return [
+        torch.optim.Muon(
+            matrices, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, momentum=0.95,
+            adjust_lr_fn="match_rms_adamw",
+        ),
+        torch.optim.AdamW(rest, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]  # fmt: skip
+
+
+def _step(model: GPT2, optimisers: list, recipe: Recipe, step: int, batch: Int[Tensor, "batch pos"]) -> float:
+    for optimiser in optimisers:
+        optimiser.zero_grad()
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.learning_rate * recipe.rate(step)
+    loss = F.cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+    for optimiser in optimisers:
+        optimiser.step()
+    return loss.item()
+
+
+def _save_checkpoint(path: Path, step: int, recipe: Recipe, seed: int, model: GPT2, optimisers: list) -> None:
+    state = {
+        "step": step,
+        "run": asdict(recipe) | {"seed": seed},
+        "model": model.state_dict(),
+        "optimisers": [o.state_dict() for o in optimisers],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
+def _load_checkpoint(path: Path, recipe: Recipe, seed: int, model: GPT2, optimisers: list) -> int:
+    state = torch.load(path, weights_only=True)
+    if state["run"] != asdict(recipe) | {"seed": seed}:
+        raise ValueError(f"checkpoint: {path} is of another recipe or seed; delete it or choose another folder")
+    model.load_state_dict(state["model"])
+    for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
+        optimiser.load_state_dict(saved)
+    return state["step"]
+
+
+def train(
+    recipe: Recipe,
+    rows: Int[np.ndarray, "row n_ctx_plus_1"],
+    seed: int,
+    checkpoint: Path | None = None,
+    save_every: int = 500,
+    stop_at: int | None = None,
+    on_save: Callable[[int, float, GPT2], None] | None = None,
+) -> GPT2:
+    """Train from `seed` on `rows`, each seen once, in order; one torch thread; a progress bar.
+
+    With `checkpoint` the run is saved there every `save_every` steps and at its end, and a run that finds its
+    file there continues to the same weights as an uninterrupted one. `stop_at` ends early (for tests).
+    `on_save(step, loss, model)` is called every `save_every` steps and at the end, with the mean loss (nats per
+    token) since the last call.
+
+    Raises ValueError where the rows are too few or too short, or the checkpoint belongs to another run.
+    """
+    needed = (recipe.steps * recipe.batch_size, recipe.n_ctx + 1)
+    if rows.ndim != 2 or rows.shape[0] < needed[0] or rows.shape[1] != needed[1]:
+        raise ValueError(f"rows: got shape {rows.shape}, expected at least {needed[0]} rows of {needed[1]} tokens")
+    torch.set_num_threads(1)
+    model = init_weights(GPT2(recipe.config()), seed).train()
+    optimisers = _optimisers(model, recipe)
+    start = 0
+    if checkpoint is not None and checkpoint.exists():
+        start = _load_checkpoint(checkpoint, recipe, seed, model, optimisers)
+    end = min(stop_at or recipe.steps, recipe.steps)
+    losses = []
+    for step in (bar := tqdm(range(start, end), initial=start, total=end, desc=f"seed {seed}", mininterval=5)):
+        batch = rows[step * recipe.batch_size : (step + 1) * recipe.batch_size]
+        losses.append(_step(model, optimisers, recipe, step, torch.from_numpy(batch.astype(np.int64))))
+        if (step + 1) % save_every == 0 or step + 1 == end:
+            mean = sum(losses) / len(losses)
+            losses.clear()
+            bar.set_postfix(loss=f"{mean:.3f}")
+            if checkpoint is not None:
+                _save_checkpoint(checkpoint, step + 1, recipe, seed, model, optimisers)
+            if on_save is not None:
+                on_save(step + 1, mean, model.eval())
+                model.train()
+    return model.eval()
