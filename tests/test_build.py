@@ -225,10 +225,10 @@ def test_cells_and_metadata(source):
         == f"# Set-up of the fixture chapters (no torch): https://github.com/someone/fork {utils.__version__}"
     )
     assert cell(nb, "task-7-1").source == (
-        "### Exercise 7.1 · Twice as much\n\n🔴🔴⚪ difficulty · 🔵🔵🔵 importance · about 15 minutes · "
-        'stuck? run `checks.hint("7.1")`\n\nWrite `double`.'
+        "### Exercise 7.1 · Twice as much\n\n🔴🔴⚪ difficulty 2 of 3 · 🔵🔵🔵 importance 3 of 3 · about 15 minutes · "
+        'stuck? run `checks.hint("7.1")`, and again for the next hint\n\nWrite `double`.'
     )
-    assert "\n\nextra · 🔴⚪⚪ difficulty" in cell(nb, "task-7-2").source
+    assert "\n\nextra · 🔴⚪⚪ difficulty 1 of 3" in cell(nb, "task-7-2").source
     common = {"schema_version": 3, "task": False}
     assert cell(nb, "answer-7-1").metadata == {
         "ground_truth": {"exercise": "7.1", "role": "answer", "minutes": 15, "difficulty": 2, "importance": 3},
@@ -508,7 +508,7 @@ def last_line(done) -> str:
 
 def test_setup_cell_is_short_and_ends_in_session_start():
     text = build._template("setup_cell.py", repository="https://github.com/someone/fork")
-    assert text.count("\n") < 25 and "noqa" not in text and text.startswith("# Set-up")
+    assert text.count("\n") < 25 and "noqa" not in text and text.startswith("# @title Set-up")
     assert text.endswith("from utils import session\nsession.start()")
     assert f"git+https://github.com/someone/fork@v{utils.__version__}" in text
 

@@ -314,7 +314,7 @@ def test_feedback_says_what_was_wrong(course):
 
 def test_feedback_of_an_untouched_exercise_names_the_stub(course):
     page = course.feedback("untouched")
-    message = r"✗ (.*?)(?: · .*)?\n +expected +your own code\n +got +the empty stub\n +likely +replace its line `raise"
+    message = r"✗ (.*?)(?: · .*)?\n +expected +your own code\n +got +the empty stub: replace its line `raise"
     own = [e for e in EXERCISES.values() if e.topic == course.topic]
     assert re.findall(message, page) == [f"{e.id} {e.name}" for e in sorted(own, key=lambda e: e.order)]
 

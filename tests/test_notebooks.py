@@ -102,9 +102,9 @@ def test_real_model_section_runs_on_gpt2s_architecture(path, local_gpt2):
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda p: p.stem)
 def test_without_a_network_the_section_says_one_line(path, monkeypatch):
     def unreachable(*args, **kwargs):
-        raise models.ModelError("the Hub cannot be reached")
+        raise models.HubUnreachable("the Hub cannot be reached")
 
     monkeypatch.setattr(models, "load", unreachable)
     with contextlib.redirect_stdout(io.StringIO()) as out:
         exec(compile(real_model_cells(path), path.name, "exec"), {})
-    assert out.getvalue() == "Skipped. the Hub cannot be reached\n"
+    assert out.getvalue() == "Skipped: gpt2 needs a network for its first download.\n"

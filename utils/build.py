@@ -378,11 +378,13 @@ def _set_metadata(nb: NotebookNode) -> None:
 
 
 def _rating(cell: Cell) -> str:
-    dots = {key: "".join(colour if i < cell.settings.get(key, 0) else "⚪" for i in range(3))
-            for key, colour in (("difficulty", "🔴"), ("importance", "🔵"))}
-    extra = "extra · " if cell.settings.get("extra") else ""
-    return (f"{extra}{dots['difficulty']} difficulty · {dots['importance']} importance · about "
-            f'{cell.settings["minutes"]} minutes · stuck? run `checks.hint("{cell.exercise}")`')
+    rated = []
+    for key, colour in (("difficulty", "🔴"), ("importance", "🔵")):
+        level = cell.settings.get(key, 0)  # in words too: not every machine has the coloured dots
+        rated.append(f"{colour * level}{'⚪' * (3 - level)} {key} {level} of 3")
+    extra = ["extra"] if cell.settings.get("extra") else []
+    hint = f'stuck? run `checks.hint("{cell.exercise}")`, and again for the next hint'
+    return " · ".join([*extra, *rated, f"about {cell.settings['minutes']} minutes", hint])
 
 
 def _under_heading(source: str, line: str) -> str:

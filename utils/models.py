@@ -41,6 +41,10 @@ class ModelError(RuntimeError):
     """A model cannot be loaded. One sentence: what is wrong, and what to do."""
 
 
+class HubUnreachable(ModelError):
+    """The model would have to come from the Hugging Face Hub, and there is no way to it."""
+
+
 class UnknownWordError(ValueError):
     """A text contains words that a word-level model does not know. Names them, and near ones."""
 
@@ -199,7 +203,7 @@ def _hub_folder(name: str) -> Path:
         if cached and _pickles(cached):
             return cached  # refused with the sentence about pickles
         reason = "" if isinstance(error, LocalEntryNotFoundError) else f" ({_short(error)})"
-        raise ModelError(
+        raise HubUnreachable(
             f"{_not_here(name)}, and the Hugging Face Hub cannot be reached{reason}: "
             "connect to the network for the first download, or pass the path of a local copy."
         ) from None

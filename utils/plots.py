@@ -39,6 +39,9 @@ BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#C8C8C8"
 PALETTE = (BLUE, VERMILION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 DIVERGING = ((0.0, "#7F2704"), (0.25, "#E6813F"), (0.5, "#FFFFFF"), (0.75, "#5BA3CF"), (1.0, "#08306B"))
 SEQUENTIAL = "Cividis"
+ATTENTION = ((0.0, "#FFFFFF"), (1.0, BLUE))  # as circuitsvis draws it
+# Series of bars: no vermilion, which means "negative" in bars of a single series.
+BAR_PALETTE = (BLUE, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
 HATCHES = ("", "/", ".", "x", "-", "+")
@@ -241,7 +244,7 @@ def bars(
         error = _like(error, "error", values, "values")
     fig = go.Figure()
     for i, row in enumerate(values):
-        colours = PALETTE[i % len(PALETTE)] if names else [VERMILION if v < 0 else BLUE for v in row]
+        colours = BAR_PALETTE[i % len(BAR_PALETTE)] if names else [VERMILION if v < 0 else BLUE for v in row]
         label = names[i] if names else ""
         bar = go.Bar(x=keys, y=_listed(row), name=label, marker={"color": colours})
         if names:
@@ -254,7 +257,8 @@ def bars(
         fig.add_trace(bar)
     fig.update_xaxes(title_text=_escaped(xlabel), showgrid=False, **axis)
     fig.update_yaxes(title_text=_escaped(ylabel), zeroline=True, zerolinecolor="#222", zerolinewidth=1.5)
-    return _finish(fig, title, caption, showlegend=bool(names), barmode="group")
+    legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}  # above: the width is for the labels
+    return _finish(fig, title, caption, showlegend=bool(names), barmode="group", legend=legend)
 
 
 # ---------------------------------------------------------------------------------------------- views
@@ -294,7 +298,8 @@ def attention(
     def picture() -> go.Figure:
         shown = np.where(np.triu(np.ones(a.shape[1:]), 1) > 0, np.nan, a) if causal else a
         axes = {"xlabel": "key", "ylabel": "query", "value": "attention"}
-        return heatmap(shown, marked, marked, title=title, diverging=False, zmax=1.0, facets=names, **axes)
+        fig = heatmap(shown, marked, marked, title=title, diverging=False, zmax=1.0, facets=names, **axes)
+        return fig.update_traces(colorscale=ATTENTION)
 
     return View("AttentionHeads", props, title, caption, plain, picture)
 
@@ -363,11 +368,12 @@ class View:
         props = json.dumps(self.props, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
         below = f'<div style="margin-top:6px">{html.escape(self.caption)}</div>' if self.caption else ""
         return (
-            '<div style="background:white;color:#222;padding:8px;max-width:760px">'
+            '<div style="background:white;color:#222;padding:8px;max-width:560px">'
             f'<div style="font-weight:600">{html.escape(self.title)}</div>'
             f'<div id="{name}" style="margin:8px 0">Interactive view: run this cell to draw it.</div>{below}'
             "</div>"
-            f"<style>#{name} h2 {{display: none}} #{name} h4 {{font-size: 11px; line-height: 1.2}}</style>"
+            f"<style>#{name} h2 {{display: none}} #{name} h3 {{font-size: 13px}}"
+            f" #{name} h4 {{font-size: 11px; line-height: 1.2}}</style>"
             f"<script>{_DRAW % {'name': name, 'component': self.component, 'props': props}}</script>"
         )
 

@@ -114,7 +114,8 @@ def main(arguments: list[str] | None = None) -> int:
         print("JupyterLab is not installed here: pip install -r requirements.txt", file=sys.stderr)
         return 1
     first = sorted(options.folder.glob("00_*.ipynb"))
-    command = [sys.executable, "-m", "jupyterlab", *(str(p.name) for p in first[:1]), *for_jupyter]
+    quiet = ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    command = [sys.executable, "-m", "jupyterlab", *quiet, *(p.name for p in first[:1]), *for_jupyter]
     print("Opening JupyterLab (stop it with Ctrl-C) ...", flush=True)
     try:
         return subprocess.run(command, cwd=options.folder, env=os.environ, check=False).returncode

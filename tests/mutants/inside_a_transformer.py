@@ -46,7 +46,7 @@ def keeps_the_last(model, writes):
     return model.unembed(model.ln_final(stream))
 
 
-@wrong("0.1", says="KeyError")
+@wrong("0.1", says="whatever the names")
 def counts_on_four_layers(model, writes):
     stream = writes["hook_embed"] + writes["hook_pos_embed"]
     for layer in range(4):
@@ -67,6 +67,16 @@ def adds_into_the_first(model, writes):
 def averages(model, writes):
     # LayerNorm undoes the division, but for its epsilon; so scale after it
     return model.unembed(model.ln_final(sum(writes.values()))) / len(writes)
+
+
+@wrong("0.1", says="a matrix and a bias")
+def forgets_the_bias(model, writes):
+    return model.ln_final(sum(writes.values())) @ model.W_U
+
+
+@wrong("0.1", says="these are probabilities")
+def ends_in_softmax(model, writes):
+    return model.unembed(model.ln_final(sum(writes.values()))).softmax(-1)
 
 
 @right("0.1")
@@ -165,6 +175,14 @@ def silences_while_looking(model, tokens, names):
     return cache
 
 
+@wrong("0.2", says="take both")
+def takes_the_value_alone(model, tokens, names):
+    cache = {}
+    for name in names:
+        model.run_with_hooks(tokens, fwd_hooks=[(name, lambda value, name=name: cache.update({name: value}))])
+    return cache
+
+
 @right("0.2")
 def with_default_argument(model, tokens, names):
     cache = {}
@@ -245,6 +263,18 @@ def masks_after_softmax(q, k):
 def softmax_over_queries(q, k):
     scores = _scores(q, k) / q.shape[-1] ** 0.5
     return scores.masked_fill(_later(scores), -torch.inf).softmax(-2)
+
+
+@wrong("0.3", says="bring the heads forward")
+def lets_heads_look_at_heads(q, k):
+    scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+    return scores.masked_fill(_later(scores), -torch.inf).softmax(-1)
+
+
+@wrong("0.3", says="the mask is upside down")
+def masks_the_past_and_itself(q, k):
+    scores = _scores(q, k) / q.shape[-1] ** 0.5
+    return scores.masked_fill(~_later(scores), -torch.inf).softmax(-1)
 
 
 @wrong("0.3", says="the mask is upside down")
@@ -381,7 +411,7 @@ def adds_all_tokens(model, tokens, position, token):
     return _gradient(model, tokens, lambda logits: logits[0, position].sum()).norm(dim=-1)
 
 
-@wrong("0.4", says="expected")
+@wrong("0.4", says="the gradient of the probability")
 def differentiates_probability(model, tokens, position, token):
     return _gradient(model, tokens, lambda logits: logits[0, position].softmax(-1)[token]).norm(dim=-1)
 
@@ -391,13 +421,13 @@ def returns_the_gradient(model, tokens, position, token):
     return _gradient(model, tokens, lambda logits: logits[0, position, token])
 
 
-@wrong("0.4", says="NoneType")
+@wrong("0.4", says=".grad is None before")
 def forgets_backward(model, tokens, position, token):
     leaf = torch.zeros(1, tokens.shape[1], model.cfg.d_model, requires_grad=True)
     return leaf.grad.norm(dim=-1)
 
 
-@wrong("0.4", says="does not require grad")
+@wrong("0.4", says="must *return* it")
 def forgets_the_leaf(model, tokens, position, token):
     kept = []
     logits = model.run_with_hooks(tokens, fwd_hooks=[("hook_embed", lambda value, hook: kept.append(value))])
@@ -466,7 +496,7 @@ def returns_one(w_q, w_k, w_v, w_o):
     return w_q @ w_k.T
 
 
-@wrong("0.5", says="RuntimeError")
+@wrong("0.5", says="the key side has to be transposed")
 def multiplies_as_given(w_q, w_k, w_v, w_o):
     return w_q @ w_k, w_v @ w_o
 
@@ -510,6 +540,11 @@ def takes_the_wrong_scale(writes, scale, w_u, right, wrong):
     return writes[:, -1] / scale[0] @ (w_u[:, right] - w_u[:, wrong])
 
 
+@wrong("0.6", says="its own standard deviation")
+def gives_each_its_own_deviation(writes, scale, w_u, right, wrong):
+    return writes[:, -1] / writes[:, -1].std(-1, keepdim=True) @ (w_u[:, right] - w_u[:, wrong])
+
+
 @wrong("0.6", says="all share the scale")
 def gives_each_its_own_scale(writes, scale, w_u, right, wrong):
     own = writes[:, -1].pow(2).mean(-1, keepdim=True).sqrt()
@@ -531,7 +566,7 @@ def adds_components(writes, scale, w_u, right, wrong):
     return (writes[:, -1] / scale[-1] @ (w_u[:, right] - w_u[:, wrong])).sum()
 
 
-@wrong("0.6", says="RuntimeError")
+@wrong("0.6", says="a token's direction is a column")
 def takes_rows_of_w_u(writes, scale, w_u, right, wrong):
     return writes[:, -1] / scale[-1] @ (w_u[right] - w_u[wrong])
 
@@ -704,7 +739,27 @@ def patches_the_embedding_at_layer_0(model, tokens, source, layer, position):
     return _patched(model, tokens, f"blocks.{layer - 1}.hook_resid_post" if layer else "hook_embed", patch)
 
 
-@wrong("0.7", says="expected")
+@wrong("0.7", says="`source` was added")
+def adds_the_source(model, tokens, source, layer, position):
+    def patch(value, hook):
+        value = value.clone()
+        value[:, position] += source[:, position]
+        return value
+
+    return _patched(model, tokens, f"blocks.{layer}.hook_resid_pre", patch)
+
+
+@wrong("0.7", says="this is the last position")
+def patches_the_last_position(model, tokens, source, layer, position):
+    def patch(value, hook):
+        value = value.clone()
+        value[:, -1] = source[:, -1]
+        return value
+
+    return _patched(model, tokens, f"blocks.{layer}.hook_resid_pre", patch)
+
+
+@wrong("0.7", says="only row 0 is patched")
 def patches_the_first_row_only(model, tokens, source, layer, position):
     def patch(value, hook):
         value = value.clone()
@@ -819,6 +874,28 @@ def averages_components(*args):
 @wrong("0.8", says="not divided by the final LayerNorm's scale")
 def forgets_scale_again(writes, scale, w_u, right, wrong):
     return _mean_and_error(_values(writes, torch.ones_like(scale), w_u, right, wrong))
+
+
+@wrong("0.8", says="the scale of the first prompt")
+def takes_the_first_scale(writes, scale, w_u, right, wrong):
+    return _mean_and_error(_values(writes, scale[:1].expand_as(scale), w_u, right, wrong))
+
+
+@wrong("0.8", says="scales are averaged")
+def averages_the_scales(writes, scale, w_u, right, wrong):
+    return _mean_and_error(_values(writes, scale.mean(0, keepdim=True).expand_as(scale), w_u, right, wrong))
+
+
+@wrong("0.8", says="not of components")
+def counts_components(*args):
+    values = _values(*args)
+    return values.mean(-1), values.std(-1) / values.shape[0] ** 0.5
+
+
+@wrong("0.8", says="transpose them")
+def forgets_to_transpose(writes, scale, w_u, right, wrong):
+    directions = w_u[:, right] - w_u[:, wrong]
+    return _mean_and_error((writes[:, :, -1] / scale[:, -1] * directions).sum(-1))
 
 
 @wrong("0.8", says="two tensors (mean, standard error)")

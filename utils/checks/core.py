@@ -138,11 +138,13 @@ class Attempt:
         generator: seeded ``torch.Generator`` (CPU) for fresh inputs; depends on exercise and seed.
         seed: 0 for the run that learners see, another number for the hidden run.
         held: how many properties have held so far.
+        on_error: words of an error message -> the likely slip, for errors that the answer's own code raises.
     """
 
     def __init__(self, entry: Exercise, answer: Callable, seed: int):
         self.entry, self.answer, self.seed, self.held = entry, answer, seed, 0
         digest = hashlib.sha256(f"{entry.id}/{seed}".encode()).digest()
+        self.on_error: dict[str, str] = {}
         self.generator = torch.Generator().manual_seed(int.from_bytes(digest[:6], "big"))
         self._property = ""
         if not callable(answer):
@@ -177,7 +179,7 @@ class Attempt:
             result = self.answer(*given)
         except NotImplementedError as error:
             if str(error) in ("", "your code here"):
-                self.fail("your own code", "the empty stub", "replace its line `raise NotImplementedError`")
+                self.fail("your own code", "the empty stub: replace its line `raise NotImplementedError`")
             self._learner_error(error)
         except CheckFailed:
             raise
@@ -217,6 +219,7 @@ class Attempt:
             where = f"line {frame.lineno} of your cell" + (f":  {code}" if code else "")
         else:
             slip = "the function's arguments must stay as the stub gives them (same number, same order)"
+        slip = next((told for words, told in self.on_error.items() if words in str(error)), slip)
         message = str(error).strip().splitlines()
         text = f"{type(error).__name__}: {message[0][:200]}" if message else type(error).__name__
         raise CheckFailed(self.title, "a result", f"your code stopped with {text}", slip, where) from None
@@ -322,10 +325,10 @@ class Attempt:
             for wrong, message in slips:
                 wrong = torch.as_tensor(wrong).detach().to("cpu", torch.float64)
                 if wrong.shape == loose.shape and torch.allclose(loose, wrong, atol=atol, rtol=rtol):
-                    self.fail(f"{what} as described", _difference(loose, want), message)
+                    self.fail(*_difference(loose, want, what), message)
         got = self.tensor(got, want.shape, what)
         if not torch.allclose(got, want, atol=atol, rtol=rtol):
-            self.fail(f"{what} within {atol:g} of the truth", _difference(got, want))
+            self.fail(*_difference(got, want, what))
         return got
 
 
@@ -393,16 +396,17 @@ def _shape_slip(got: tuple[int, ...], want: tuple[int, ...]) -> str:
     return ""
 
 
-def _difference(got: Tensor, want: Tensor) -> str:
+def _difference(got: Tensor, want: Tensor, what: str) -> tuple[str, str]:
+    """What was expected and what came, where the two differ most."""
     if got.shape != want.shape:
-        return f"shape {list(got.shape)} where {list(want.shape)} was expected"
+        return f"{what} of shape {list(want.shape)}", f"shape {list(got.shape)}"
     gap = (got - want).abs()
     gap = torch.where(torch.isfinite(gap), gap, torch.full_like(gap, float("inf")))
     if got.dim() == 0:
-        return f"{got.item():.4g} where {want.item():.4g} was expected"
+        return f"{what} to be {want.item():.4g}", f"{got.item():.4g}"
     at = tuple(int(i) for i in np.unravel_index(int(gap.argmax()), tuple(gap.shape)))
     place = f"[{', '.join(map(str, at))}]"
-    return f"{got[at].item():.4g} at {place} where {want[at].item():.4g} was expected (the largest gap)"
+    return f"{what} to be {want[at].item():.4g} at {place}", f"{got[at].item():.4g} there (the largest gap)"
 
 
 def describe(value: Any) -> str:
@@ -480,6 +484,8 @@ def hint(id: str) -> None:
     _shown[id] = min(_shown.get(id, 0) + 1, len(hints))
     for number, text in enumerate(hints[: _shown[id]], start=1):
         print(f"hint {number} of {len(hints)} · {text}")
+    if _shown[id] == len(hints):
+        print("(that was the last one)")
 
 
 def prediction(guess: Any, options: dict[str, str], outcome: str, because: str) -> None:
@@ -497,7 +503,7 @@ def prediction(guess: Any, options: dict[str, str], outcome: str, because: str) 
         hit = letter == outcome
     else:
         letters = ", ".join(f'"{letter}"' for letter in options)
-        print(f"No prediction yet. Write one of {letters} above first: a miss teaches more than a look.")
+        print(f"No prediction written (one of {letters}).")
         hit = False
     print("That is what happened." if hit else f"What happened: ({outcome}) {options[outcome]}")
     print(because)

@@ -111,13 +111,14 @@ def self_test(*, shape=None, dim=None, gradient=None, rank=None, ratio=None) -> 
 @exercise(
     "0.1",
     hints=(
-        "The residual stream is a plain sum: no weights, no order. `sum(writes.values())` adds them all.",
-        "Two steps lead from the stream to logits: `model.ln_final(stream)`, then `model.unembed(...)`.",
+        "The stream is a plain sum of all that was written: no weights, no order. Whatever the names: writes.values().",
+        "Two steps lead from the stream to logits: the modules `model.ln_final`, then `model.unembed`.",
         "return model.unembed(model.ln_final(sum(writes.values())))",
     ),
 )
 def logits_from_writes(attempt: Attempt) -> None:
     """Truth: the model's own logits, and the same read-out written as a formula for streams no model has made."""
+    attempt.on_error["'blocks."] = "other models have other layers: add up writes.values(), whatever the names"
     shipped, small = shipped_model(), small_model()
     cases = [
         ("equals the logits of `world`", shipped, _capital_prompts(shipped, attempt, 3)[0]),
@@ -147,6 +148,8 @@ def _write_slips(model, writes: dict[str, Tensor]) -> list[tuple[Tensor, str]]:
     return [
         (model.unembed(stream), "the final LayerNorm is missing: model.ln_final comes before model.unembed"),
         (model.ln_final(stream), "this is the normalised stream: model.unembed turns it into logits"),
+        (model.ln_final(stream) @ model.W_U, "the unembedding is a matrix and a bias: use model.unembed"),
+        (_read_out(model, stream).softmax(-1), "these are probabilities: return the logits"),
         (stream, "this is the stream itself: apply model.ln_final, then model.unembed"),
         (_read_out(model, without_position), "the position embedding `hook_pos_embed` is left out"),
         (_read_out(model, without_embedding), "the token embedding `hook_embed` is left out"),
@@ -175,6 +178,7 @@ def _sum_of_read_outs(model, writes: dict[str, Tensor]) -> Tensor:
 )
 def cache_by_hooks(attempt: Attempt) -> None:
     """Truth: `run_with_cache` of TransformerLens."""
+    attempt.on_error["unexpected keyword argument 'hook'"] = "a hook is called as function(value, hook=...): take both"
     for name, model, n_pos in [
         ("on `world`", shipped_model(), 9),
         ("on a model with 3 layers", small_model(), 6),
@@ -229,8 +233,9 @@ def _missing_slip(got: dict) -> str:
     "0.3",
     hints=(
         "Scores first: for every head, the dot product of each query with each key, divided by sqrt(d_head).",
-        "einsum(q, k, 'batch query head d, batch key head d -> batch head query key') gives the dot products.",
-        "Mask with torch.triu(ones, diagonal=1): scores.masked_fill(mask, -inf). Then softmax over the last axis.",
+        "torch.einsum('bqhd,bkhd->bhqk', q, k) gives all dot products, with the axes in the right order.",
+        "later = torch.ones_like(scores, dtype=torch.bool).triu(diagonal=1) marks what must be hidden: "
+        "scores.masked_fill(later, float('-inf')).softmax(dim=-1)",
     ),
 )
 def attention_pattern(attempt: Attempt) -> None:
@@ -238,7 +243,7 @@ def attention_pattern(attempt: Attempt) -> None:
     q, k = 2 * attempt.randn(2, 5, 3, 4), 2 * attempt.randn(2, 5, 3, 4)
     pattern = attempt(q, k)
     with attempt.holds("every query's weights over the keys sum to 1"):
-        _require_a_first_row(attempt, pattern)
+        _require_filled_rows(attempt, pattern)
         got = attempt.tensor(pattern, (2, 3, 5, 5), "the pattern [batch head query key]")
         ones = torch.ones(2, 3, 5, dtype=torch.float64)
         attempt.close(got.sum(-1), ones, what="the sum over keys", slips=_sum_slips(got))
@@ -266,10 +271,22 @@ def attention_pattern(attempt: Attempt) -> None:
 _SQUEEZED = [(), (1,), (1, 1), (1, 1, 1)]
 
 
-def _require_a_first_row(attempt: Attempt, pattern) -> None:
+def _require_filled_rows(attempt: Attempt, pattern) -> None:
     """The first query sees itself alone: an empty row there (zeros, or the NaN of a softmax over -inf) tells why."""
     if not isinstance(pattern, Tensor) or pattern.dim() != 4:
         return
+    if tuple(pattern.shape) == (2, 5, 3, 3):
+        attempt.fail(
+            "the pattern [batch head query key]",
+            "shape [2, 5, 3, 3], heads looking at heads",
+            "q and k are [batch pos head d_head]: bring the heads forward (transpose or einsum) before you multiply",
+        )
+    if pattern[:, :, -1].isnan().all() and not pattern[:, :, 0].isnan().any():
+        attempt.fail(
+            "weights for the last query",
+            "NaN in its row, where everything is masked",
+            "the mask is upside down: hide the keys that come after the query (key index > query index)",
+        )
     first = pattern[:, :, 0].detach().float().nan_to_num(0.0)
     others = pattern[:, :, 1:].detach().float()
     if first.abs().max() == 0 and torch.allclose(others.sum(-1), torch.ones_like(others.sum(-1)), atol=1e-3):
@@ -353,7 +370,8 @@ def _pattern_slips(q: Tensor, k: Tensor) -> list[tuple[Tensor, str]]:
     "0.4",
     hints=(
         "A hook may return a new value, and the model goes on with it: return a fresh leaf tensor for the embedding.",
-        "leaf = value.detach().clone().requires_grad_(True), kept in a list outside the hook, returned by the hook.",
+        "leaf = value.detach().clone().requires_grad_(True); put it into a list that stands outside the hook, "
+        "so that you can reach it after the run, and return it from the hook.",
         "After logits[0, position, token].backward(), leaf.grad has shape [1, pos, d_model]: norm over its last axis.",
     ),
 )
@@ -362,6 +380,13 @@ def gradient_norms(attempt: Attempt) -> None:
     model = shipped_model()
     tokens = _random_tokens(model, attempt, 1, 10)
     position, token = int(attempt.randint(3, 7, 1)), int(tokens[0, 2])
+    attempt.on_error["does not require grad"] = (
+        "the logit does not depend on your leaf: the hook must *return* it, so that the run goes on with it"
+    )
+    attempt.on_error["NoneType"] = (
+        ".grad is None before logits[...].backward(), and on any tensor but the leaf the run went on with: "
+        "keep that one in a list outside the hook"
+    )
     with attempt.holds("one number for each position, zero after the one that is read"):
         got = attempt.tensor(attempt(model, tokens, position, token), (10,), "the norms [pos]")
         _require_causal(attempt, got, position)
@@ -372,7 +397,7 @@ def gradient_norms(attempt: Attempt) -> None:
         grid = _finite_differences(small_model(dtype=torch.float64), tokens)
         with attempt.holds(f"equals finite differences, position {position}"):
             got = attempt.tensor(attempt(model, tokens, position, token), (6,), "the norms [pos]")
-            slips = _gradient_slips(grid, position, token)
+            slips = _gradient_slips(grid, position, token, model(tokens)[0].softmax(-1))
             attempt.close(got, grid[position, token].norm(dim=-1), atol=2e-3, rtol=2e-3, slips=slips)
 
 
@@ -397,9 +422,12 @@ def _finite_differences(model, tokens: Tensor, step: float = 1e-5) -> Tensor:
     return slope.view(n_pos, d_model, n_pos, -1).permute(2, 3, 0, 1).cpu()
 
 
-def _gradient_slips(grid: Tensor, position: int, token: int) -> list[tuple[Tensor, str]]:
+def _gradient_slips(grid: Tensor, position: int, token: int, probabilities: Tensor) -> list[tuple[Tensor, str]]:
     right = grid[position, token]
+    p = probabilities[position].double().cpu()
+    of_probability = p[token] * (right - torch.einsum("t,tpd->pd", p, grid[position]))
     slips = [
+        (of_probability.norm(dim=-1), "this is the gradient of the probability: differentiate the logit itself"),
         (right.norm(dim=-1) ** 2, "these are squared norms: take the square root"),
         # LayerNorm and the centred unembedding make both of these sums exactly 0: they cannot be told apart.
         (
@@ -430,13 +458,14 @@ def _gradient_slips(grid: Tensor, position: int, token: int) -> list[tuple[Tenso
 @exercise(
     "0.5",
     hints=(
-        "Rows are vectors here: x @ W_Q is a query, y @ W_K is a key. Write their dot product as x @ (...) @ y.T.",
-        "x @ W_V @ W_O is what a head writes when it looks at x: the two matrices multiply to one.",
+        "Rows are vectors here: x @ w_q is a query, y @ w_k is a key. Write their dot product as x @ (...) @ y.T.",
+        "What a head writes when it looks at y is y @ (...): two matrices, in the order in which y meets them.",
         "return w_q @ w_k.T, w_v @ w_o",
     ),
 )
 def qk_and_ov(attempt: Attempt) -> None:
     """Truth: `FactoredMatrix` of TransformerLens; the rank that follows from the shapes."""
+    attempt.on_error["mat1 and mat2"] = "to sum over d_head, the key side has to be transposed: w_q @ w_k.T"
     d_model, d_head = 10, 3
     weights = [attempt.randn(d_model, d_head) for _ in range(3)] + [attempt.randn(d_head, d_model)]
     _compare_circuits(attempt, weights, "equal FactoredMatrix on random weights")
@@ -482,13 +511,15 @@ def _compare_circuits(attempt: Attempt, weights: list[Tensor], name: str) -> tup
 @exercise(
     "0.6",
     hints=(
-        "Only the last position counts: writes[:, -1] is [component d_model], scale[-1] is one number.",
-        "The direction of a logit difference is w_u[:, right] - w_u[:, wrong], a vector of length d_model.",
+        "Column t of w_u is the direction in the stream that raises the logit of token t. What raises a difference?",
+        "Only the last position counts: writes[:, -1] is [component d_model], scale[-1] is one number. "
+        "The direction is w_u[:, right] - w_u[:, wrong].",
         "return writes[:, -1] / scale[-1] @ (w_u[:, right] - w_u[:, wrong])",
     ),
 )
 def attribute_logit_difference(attempt: Attempt) -> None:
     """Truth: `direct_logit_attribution` of TransformerLens; the sum is the model's own logit difference."""
+    attempt.on_error["size mismatch"] = "a token's direction is a column of w_u, of length d_model: w_u[:, token]"
     for name, model in _both_models():
         tokens, right, wrong = _attribution_inputs(model, attempt)
         writes, scale = _stacked_writes(model, tokens)
@@ -548,6 +579,10 @@ def _attribution_slips(writes: Tensor, scale: Tensor, w_u: Tensor, right: int, w
         ),
         (last / scale[0] @ direction, "the scale is that of the first position: take scale[-1]"),
         (
+            last / last.std(-1, keepdim=True).clamp_min(1e-9) @ direction,
+            "each write is divided by its own standard deviation: all share the scale of the full stream",
+        ),
+        (
             last / own_scale @ direction,
             "each write is divided by its own norm: all share the scale of the full stream",
         ),
@@ -567,9 +602,10 @@ def _attribution_slips(writes: Tensor, scale: Tensor, w_u: Tensor, right: int, w
 @exercise(
     "0.7",
     hints=(
-        "Write a hook that puts `source[:, position]` into the stream at `position` and returns the stream.",
-        "Copy before you write: value = value.clone(); value[:, position] = source[:, position]; return value",
-        'model.run_with_hooks(tokens, fwd_hooks=[(f"blocks.{layer}.hook_resid_pre", patch)]) returns the logits.',
+        "The place is called f'blocks.{layer}.hook_resid_pre'. A hook changes the run by returning another value.",
+        "In the hook: copy the value, overwrite [:, position] by source's, return the copy.",
+        "value = value.clone(); value[:, position] = source[:, position]; return value. "
+        "model.run_with_hooks(tokens, fwd_hooks=[(name, patch)]) returns the logits.",
     ),
 )
 def patch_stream(attempt: Attempt) -> None:
@@ -663,9 +699,23 @@ def _patch_slips(model, clean: Tensor, other: Tensor, layer: int, position: int)
             _written(model, clean, [name], first_row, position),
             "row 0 of `source` is used for all: each row has its own",
         ),
+        (
+            _written(model, clean, [name], _first_row_only(source, here[name]), position),
+            "only row 0 is patched: [:, position]",
+        ),
+        (
+            _written(model, clean, [name], source, clean.shape[1] - 1),
+            "this is the last position: use the argument `position`",
+        ),
+        (_written(model, clean, [name], source + here[name], position), "`source` was added: overwrite the old value"),
         (_written(model, clean, [name], source, position, axis=-1), "axis 1 of [batch pos d_model] is the position"),
     ]
     return slips
+
+
+def _first_row_only(source: Tensor, here: Tensor) -> Tensor:
+    """``source`` in the first row of the batch, what is there anyway in the others."""
+    return torch.cat([source[:1], here[1:]])
 
 
 def _written(model, tokens: Tensor, names: list[str], source: Tensor, index: int, axis: int = 1) -> Tensor:
@@ -688,6 +738,9 @@ def _written(model, tokens: Tensor, names: list[str], source: Tensor, index: int
 )
 def mean_attribution(attempt: Attempt) -> None:
     """Truth: `direct_logit_attribution` of TransformerLens over a batch, mean and standard error by NumPy."""
+    attempt.on_error["size mismatch"] = attempt.on_error["must match the size"] = attempt.on_error["subscript"] = (
+        "the directions w_u[:, right] - w_u[:, wrong] are [d_model batch]: transpose them, one row for each prompt"
+    )
     for name, model, n in [
         ("on `world`", shipped_model(), 7),
         ("on a model with 3 layers", small_model(), 5),
@@ -729,6 +782,14 @@ def _mean_slips(writes, scale, w_u, right, wrong, values) -> list[tuple[Tensor, 
         (one, "the first prompt's direction is used for all: every prompt has its own"),
         (crossed.mean((-1, -2)), "prompts are mixed: prompt i needs direction i only (not every pair)"),
         (alone.mean(-1), "this is the logit of `right` alone: subtract the direction of `wrong`"),
+        (
+            torch.einsum("cbd,bd->cb", writes[:, :, -1] / scale[0, -1], direction).mean(-1),
+            "the scale of the first prompt is used for all: scale[:, -1] has one for each",
+        ),
+        (
+            torch.einsum("cbd,bd->cb", writes[:, :, -1] / scale[:, -1].mean(), direction).mean(-1),
+            "the prompts' scales are averaged: scale[:, -1] has one for each",
+        ),
         (unscaled.mean(-1), "the writes are not divided by the final LayerNorm's scale"),
         (torch.tensor(values.sum(1)), "these are sums over prompts: take the mean"),
         (torch.tensor(values.mean(0)), "averaged over components: average over prompts, the batch axis"),
@@ -748,6 +809,7 @@ def _error_slips(values, n: int) -> list[tuple[Tensor, str]]:
             "this is the standard deviation: divide by the square root of n",
         ),
         (torch.tensor(values.std(1, ddof=0) / n**0.5), "the standard deviation of a sample divides by n - 1"),
+        (torch.tensor(values.std(1, ddof=1) / len(values) ** 0.5), "n is the number of prompts, not of components"),
         (torch.tensor(values.std(1, ddof=1) / n), "divide by the square root of n, not by n"),
         (torch.tensor(values.var(1, ddof=1) / n), "this is the squared standard error: take the root"),
         (torch.tensor(values.var(1, ddof=1)), "this is the variance: take the root, divide by the root of n"),
