@@ -393,4 +393,4 @@ def test_with_the_configuration_that_nbgrader_makes(tmp_path):
     assert course.points("solved") == course.points()
     assert course.points("no_mask") == course.points() | {"check_0_3": 0}
     assert set(course.points("untouched").values()) == {0}
-    assert "your code stopped with NotImplementedError" in course.feedback("untouched")
+    assert "the empty stub" in course.feedback("untouched")

@@ -299,7 +299,8 @@ def attention(
         shown = np.where(np.triu(np.ones(a.shape[1:]), 1) > 0, np.nan, a) if causal else a
         axes = {"xlabel": "key", "ylabel": "query", "value": "attention"}
         fig = heatmap(shown, marked, marked, title=title, diverging=False, zmax=1.0, facets=names, **axes)
-        return fig.update_traces(colorscale=ATTENTION)
+        # The trace without a colour bar's range holds the masked cells: it stays grey.
+        return fig.update_traces({"colorscale": ATTENTION}, selector=lambda trace: trace.zmax is not None)
 
     return View("AttentionHeads", props, title, caption, plain, picture)
 
@@ -547,5 +548,6 @@ def _finish(fig: go.Figure, title: str, caption: str | None, **layout) -> go.Fig
     lines_of_title = _wrapped(title, 78)
     meta = {"caption": caption or ""}
     fig.update_layout(template=_TEMPLATE, title_text=lines_of_title, meta=meta, **layout)
-    fig.update_layout(margin_t=60 + 20 * lines_of_title.count("<br>"))
+    legend_above = 25 if layout.get("legend", {}).get("orientation") == "h" and layout.get("showlegend") else 0
+    fig.update_layout(margin_t=60 + legend_above + 20 * lines_of_title.count("<br>"))
     return fig
