@@ -294,7 +294,7 @@ def test_an_unsolved_exercise_blocks_nothing(course):
     failed = errors(graded)
     assert {role(c) for c in failed} == {"check", "predict"}
     assert {c.outputs[-1].ename for c in failed if role(c) == "predict"} == {"NotImplementedError"}
-    assert "No prediction yet" in "".join(printed(c) for c in graded.cells if c.cell_type == "code")
+    assert "No prediction written" in "".join(printed(c) for c in graded.cells if c.cell_type == "code")
 
 
 # ------------------------------------------------------------------------------------------- what students are told
