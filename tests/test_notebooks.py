@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -61,6 +63,39 @@ class TestSolution:
         text = "\n".join(cell.source for cell in chapter.cells if cell.kind == "markdown")
         for part in ("You will be able to", "How this can fool you", "On a real model", "Open questions", "References"):
             assert part in text, f"the chapter has no part '{part}'"
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda p: p.stem)
+def test_nbval_notices_a_changed_result(path, tmp_path):
+    """The start of the chapter, its first compared output falsified: the tests' own settings must make pytest fail."""
+    notebook = nbformat.read(path, as_version=4)
+    end = next(i for i, c in enumerate(notebook.cells) if role(c) in ("check", "result"))
+    notebook.cells = notebook.cells[: end + 1]
+    false = notebook.cells[-1].outputs[0]
+    if "text" in false:
+        false.text = false.text.replace("✓", "✗")
+    else:
+        false.data["text/plain"] += " and more"
+    nbformat.write(notebook, tmp_path / path.name)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-c",
+            "pyproject.toml",
+            "-n",
+            "0",
+            "-p",
+            "no:cacheprovider",
+            tmp_path / path.name,
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "1 failed" in done.stdout, done.stdout[-2000:]
+    assert "mismatch 'text" in done.stdout
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "chapters").glob("*.ipynb")), ids=lambda p: p.stem)
