@@ -76,6 +76,8 @@ def test_slips_are_named_even_where_the_shape_differs(double):
         (lambda x: 2 * x * float("nan"), "6 NaN among 6"),
         (lambda x: (2 * x).to(torch.complex64), "real numbers"),
         (lambda x: "2x", "a tensor"),
+        (lambda x: [x[0], x[0, :2]], "a tensor"),
+        (lambda x: [x, None], "a tensor"),
         (lambda x: x.mul_(2), "`x` was changed in place"),
         (lambda x: None, "is there a `return`"),
         (lambda x: 1 / 0, "ZeroDivisionError"),
@@ -95,6 +97,8 @@ def test_bad_answers_are_told_what_is_wrong(double, answer, says):
         lambda x: (2 * x).requires_grad_(),
         lambda x: (2 * x).numpy(),
         lambda x: (2 * x).tolist(),
+        lambda x: [2 * row for row in x],
+        lambda x: tuple((2 * row).requires_grad_() for row in x),
         lambda x, factor=2: factor * x,
         lambda x: 2 * x + 1e-6,
     ],
@@ -162,19 +166,46 @@ class TestModelsAreProtected:
 
         with pytest.raises(CheckFailed, match="with hooks left on it"):
             self.attempt(answer)(model)
-        assert not any(point.has_hooks() for point in model.hook_dict.values())
+        assert not any(point.has_hooks() for point in core.small_model().hook_dict.values())
 
     def test_changed_weights(self):
-        model = core.small_model()
-        before = model.W_E.clone()
+        before = core.small_model().W_E.clone()
 
         def answer(model):
             model.W_E.data.add_(1)
             return 1
 
         with pytest.raises(CheckFailed, match="were changed"):
-            self.attempt(answer)(model)
-        assert torch.equal(before, model.W_E)
+            self.attempt(answer)(core.small_model())
+        assert torch.equal(before, core.small_model().W_E)
+
+    def test_changed_dtype(self):
+        """It would make every later check on this model fail, whatever the answer."""
+        with pytest.raises(CheckFailed, match="were changed"):
+            self.attempt(lambda model: model.to(torch.float64, print_details=False))(core.small_model())
+        assert core.small_model().W_E.dtype == torch.float32
+
+    def test_damage_before_an_error_is_not_handed_on(self):
+        def answer(model):
+            model.W_E.data.add_(1)
+            raise ValueError("stopped half-way")
+
+        before = core.small_model().W_E.clone()
+        with pytest.raises(CheckFailed, match="stopped half-way"):
+            self.attempt(answer)(core.small_model())
+        assert torch.equal(before, core.small_model().W_E)
+
+    def test_gradients_and_train_mode_are_no_damage(self):
+        model = core.small_model()
+
+        def answer(model):
+            model.requires_grad_(True).train()
+            model(torch.tensor([[1, 4]])).sum().backward()
+            return 1
+
+        assert self.attempt(answer)(model) == 1
+        assert core.small_model() is model and not model.training
+        assert not any(p.requires_grad or p.grad is not None for p in model.parameters())
 
     def test_forbidden_method(self):
         model = core.small_model()

@@ -170,7 +170,7 @@ class Attempt:
         """Call the learner's function on copies of the tensors in ``args``; report what goes wrong there.
 
         Models are passed as they are; hooks that the answer leaves on one and weights that it
-        changes are found and reported, then undone.
+        changes are found and reported, and no later check gets such a model.
         """
         given = [_copy(arg) for arg in args]
         models = [_ModelState(arg) for arg in args if isinstance(arg, torch.nn.Module)]
@@ -186,7 +186,7 @@ class Attempt:
         except Exception as error:
             self._learner_error(error)
         finally:
-            damage = [state.restore() for state in models]
+            damage = [state.damage() for state in models]
         for kind in filter(None, damage):
             self.fail(
                 "a model that is the same after the call as before",
@@ -267,7 +267,10 @@ class Attempt:
 
         Fails with a message where the type, the shape or a NaN stands in the way.
         """
-        if isinstance(value, np.ndarray | numbers.Number | list | tuple):
+        if isinstance(value, list | tuple) and value and all(isinstance(part, Tensor) for part in value):
+            with suppress(RuntimeError):  # parts of unequal shapes
+                value = torch.stack([part.detach().cpu() for part in value])
+        elif isinstance(value, np.ndarray | numbers.Number | list | tuple):
             with suppress(TypeError, ValueError):
                 value = torch.as_tensor(np.asarray(value, dtype=np.float64))
         if not isinstance(value, Tensor):
@@ -333,25 +336,33 @@ class Attempt:
 
 
 class _ModelState:
-    """Weights and hooks of a model before a call; ``restore`` undoes and names what the call changed."""
+    """A model as it was before a call; ``damage`` names what the call did to it."""
 
     def __init__(self, model: torch.nn.Module):
         self.model = model
-        self.weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.weights = {name: (p.detach().clone(), p.requires_grad) for name, p in model.named_parameters()}
         self.training = model.training
 
-    def restore(self) -> str | None:
-        damage = None
+    def damage(self) -> str | None:
+        """What a later user of the model would suffer from, if anything.
+
+        Gradients, gradient flags and train mode are put back: using them is no mistake. A model that was
+        damaged is given up: the next check makes a fresh one.
+        """
+        found = None
         if any(point.has_hooks() for point in getattr(self.model, "hook_dict", {}).values()):
-            self.model.reset_hooks()
-            damage = "with hooks left on it"
+            found = "with hooks left on it"
         for name, parameter in self.model.named_parameters():
-            if not _same(self.weights[name], parameter):
-                parameter.data.copy_(self.weights[name])
-                damage = f"whose weights `{name}` were changed"
+            before, requires_grad = self.weights[name]
+            if not _same(before, parameter):
+                found = f"whose weights `{name}` were changed"
+            parameter.requires_grad_(requires_grad)
         self.model.zero_grad(set_to_none=True)
         self.model.train(self.training)
-        return damage
+        if found:
+            shipped_model.cache_clear()
+            small_model.cache_clear()
+        return found
 
 
 def _copy(value: Any) -> Any:
@@ -367,7 +378,7 @@ def _same(before: Any, after: Any) -> bool:
         return before.keys() == after.keys() and all(_same(before[key], after[key]) for key in before)
     if not isinstance(before, Tensor):
         return True
-    if before.shape != after.shape:
+    if before.shape != after.shape or before.dtype != after.dtype:
         return False
     return bool(torch.equal(torch.nan_to_num(before.detach()), torch.nan_to_num(after.detach())))
 
