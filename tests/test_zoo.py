@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import GPT2Config
 
+from utils import models
 from utils.datasets import world
 from utils.training import measure
 from utils.training import world as recipe_of_world
@@ -24,7 +25,7 @@ def card() -> dict:
 @pytest.fixture(scope="module")
 def model():
     torch.set_num_threads(1)
-    return measure.boot(FOLDER)
+    return models.load("world", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -197,9 +198,14 @@ def test_making_and_merging(tmp_path, monkeypatch):
     for seed, folder in enumerate(folders):
         recipe_of_world.make(folder, seed, steps=2)
         assert not (folder / ".cache").exists()
+    # Another seed over the same folder: only when forced, and the card of the old weights does not stand in the way.
+    with pytest.raises(FileExistsError, match="holds the model of seed 1, not 2"):
+        recipe_of_world.make(folders[1], 2, steps=2)
+    recipe_of_world.make(folders[1], 2, steps=2, force=True)
+    recipe_of_world.make(folders[1], 1, steps=2, force=True)
     recipe_of_world.merge_cards(folders)
     card = json.loads((folders[0] / "card.json").read_text())
     assert card["recipe"]["steps"] == 2 and card["files"] == recipe_of_world.file_hashes(folders[0])
     rows = [f for f in card["facts"] + card["not_on_every_seed"] if f["kind"] == "measured"]
     assert len(rows) == len(recipe_of_world.CLAIMS) and all(row["seeds"] == [0, 1] for row in rows)
-    assert measure.boot(folders[1])(_tokens()).shape == (4, 64, len(world.VOCABULARY))
+    assert models.load(folders[1], device="cpu")(_tokens()).shape == (4, 64, len(world.VOCABULARY))

@@ -525,7 +525,7 @@ def attribute_logit_difference(attempt: Attempt) -> None:
         writes, scale = _stacked_writes(model, tokens)
         args = (writes[:, 0], scale[0], model.W_U.detach().clone(), right, wrong)
         slips = _attribution_slips(*args)
-        if name == "on `world`":
+        if model is shipped_model():
             always = (model.to_single_token("Paris"), model.to_single_token("Rome"))
             truth = writes[:, 0, -1] / scale[0, -1] @ (model.W_U[:, always[0]] - model.W_U[:, always[1]])
             slips.append((truth, "this is Paris against Rome: use the arguments `right` and `wrong`"))
@@ -538,7 +538,7 @@ def attribute_logit_difference(attempt: Attempt) -> None:
 
 
 def _attribution_inputs(model, attempt: Attempt) -> tuple[Tensor, int, int]:
-    if model.cfg.d_vocab < 100:
+    if model is not shipped_model():
         tokens = _random_tokens(model, attempt, 1, 9)
         right, wrong = (int(i) for i in 4 + torch.randperm(model.cfg.d_vocab - 4, generator=attempt.generator)[:2])
         return tokens, right, wrong
@@ -764,7 +764,7 @@ def mean_attribution(attempt: Attempt) -> None:
 
 
 def _batch_inputs(model, attempt: Attempt, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    if model.cfg.d_vocab > 100:
+    if model is shipped_model():
         return _capital_prompts(model, attempt, n)
     right = attempt.randint(4, model.cfg.d_vocab, n)
     wrong = 4 + (right - 3) % (model.cfg.d_vocab - 4)

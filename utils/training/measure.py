@@ -6,32 +6,16 @@ the shipped model states what `measure` returned on several seeds; `tests/test_z
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens import TransformerBridge
-from transformers import GPT2LMHeadModel, PreTrainedTokenizerBase
 
 from utils.datasets import world
 
 _ID = {word: i for i, word in enumerate(world.VOCABULARY)}
 SEED = 20_000  # of the sentences measured on; corpora use other streams whatever their seed
-
-
-def boot(
-    folder: str | Path, hf_model: GPT2LMHeadModel | None = None, tokenizer: PreTrainedTokenizerBase | None = None
-) -> TransformerBridge:
-    """The processed model of a zoo folder, float32; with `hf_model` and `tokenizer` these instead.
-
-    Booting changes `hf_model` in place.
-    """
-    bridge = TransformerBridge.boot_transformers(
-        str(folder), hf_model=hf_model, tokenizer=tokenizer, dtype=torch.float32, device="cpu"
-    )
-    bridge.enable_compatibility_mode(disable_warnings=True)
-    return bridge.eval()
 
 
 # --- Accuracy -------------------------------------------------------------------------------------

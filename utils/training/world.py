@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from transformer_lens import TransformerBridge
 
+from utils import models
 from utils.datasets import world
 from utils.training import measure
 from utils.training.gpt2 import GPT2, Recipe, to_hf, train
@@ -179,8 +180,9 @@ def file_hashes(folder: Path) -> dict[str, str]:
 
 
 def save_folder(model: GPT2, folder: Path) -> None:
-    """Write `model` (float16) and the tokenizer in Hugging Face's GPT-2 format."""
+    """Write `model` (float16) and the tokenizer in Hugging Face's GPT-2 format; a card of earlier weights goes."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "card.json").unlink(missing_ok=True)
     to_hf(model).half().save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     world.tokenizer().save_pretrained(folder)
@@ -231,7 +233,7 @@ def make(out: Path = SHIPPED, seed: int = 0, steps: int | None = None, force: bo
     checkpoint = out / ".cache" / "checkpoint.pt"
     model = train(recipe, rows, seed, checkpoint)
     save_folder(model, out)
-    write_card(out, recipe, {seed: measured(measure.boot(out))})
+    write_card(out, recipe, {seed: measured(models.load(out, device="cpu"))})
     checkpoint.unlink()
     checkpoint.parent.rmdir()
 
@@ -246,5 +248,5 @@ def merge_cards(folders: Sequence[Path]) -> None:
     seeds = [recipe.pop("seed") for recipe in recipes]
     if any(recipe != recipes[0] for recipe in recipes):
         raise ValueError(f"folders: the recipes differ in more than the seed ({recipes})")
-    values = {seed: measured(measure.boot(folder)) for seed, folder in zip(seeds, folders, strict=True)}
+    values = {seed: measured(models.load(folder, device="cpu")) for seed, folder in zip(seeds, folders, strict=True)}
     write_card(folders[0], Recipe(**recipes[0]), values)
