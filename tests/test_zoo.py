@@ -1,6 +1,7 @@
-"""The shipped model against its card, and the code that made it."""
+"""The shipped models against their cards, and the code that made them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,17 +10,24 @@ from transformers import GPT2Config
 
 from utils import models
 from utils.datasets import world
-from utils.training import measure
-from utils.training import world as recipe_of_world
-from utils.training.gpt2 import GPT2, Recipe, fresh_hf, init_weights, to_hf, train
+from utils.training import world as language_models
+from utils.training import zoo
+from utils.training.gpt2 import GPT2, Recipe, _loss, fresh_hf, init_weights, to_hf, train
+from utils.training.measure import accuracy, facts
 
-FOLDER = recipe_of_world.SHIPPED
+ENTRIES = {entry.name: entry for entry in language_models.ENTRIES}
 SMALL = Recipe(d_vocab=len(world.VOCABULARY), steps=3, n_layers=2, d_model=32, n_heads=2, d_mlp=64, batch_size=4)
 
 
+@pytest.fixture(scope="module", params=ENTRIES)
+def entry(request) -> zoo.Entry:
+    torch.set_num_threads(1)
+    return ENTRIES[request.param]
+
+
 @pytest.fixture(scope="module")
-def card() -> dict:
-    return json.loads((FOLDER / "card.json").read_text(encoding="utf-8"))
+def card(entry) -> dict:
+    return json.loads((entry.folder / "card.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +37,13 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def rows() -> np.ndarray:
+def corpus() -> world.Corpus:
     return world.corpus(SMALL.steps * SMALL.batch_size, SMALL.n_ctx + 1)
 
 
-def _random_model(seed: int = 0) -> GPT2:
+def _random_model(seed: int = 0, **changes) -> GPT2:
     """A small model whose every parameter, biases and LayerNorms too, is random."""
-    model = init_weights(GPT2(SMALL.config()), seed)
+    model = init_weights(GPT2(replace(SMALL, **changes).config()), seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -44,27 +52,28 @@ def _random_model(seed: int = 0) -> GPT2:
 
 
 def _tokens(seed: int = 0) -> torch.Tensor:
-    return torch.from_numpy(world.corpus(4, seed=seed).astype(np.int64))
+    return torch.from_numpy(world.corpus(4, seed=seed).rows.astype(np.int64))
 
 
-# --- The shipped folder ---
+# --- The shipped folders ---
 
 
-def test_files_are_those_of_the_card(card):
-    assert card["name"] == "world" and card["files"] == recipe_of_world.file_hashes(FOLDER)
-    assert set(card["files"]) == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+def test_files_are_those_of_the_card(entry, card):
+    assert card["name"] == entry.name and card["files"] == zoo.file_hashes(entry.folder)
+    names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert set(card["files"]) == names | {models.checkpoint_file(step) for step in entry.checkpoints}
 
 
-def test_the_folder_is_small_and_holds_no_pickle():
-    files = [f for f in FOLDER.rglob("*") if f.is_file()]
-    assert sum(f.stat().st_size for f in files) < 4e6
+def test_the_folders_are_small_and_hold_no_pickle():
+    files = [f for name in ENTRIES for f in ENTRIES[name].folder.rglob("*") if f.is_file()]
+    assert sum(f.stat().st_size for f in files) < 20e6
     assert {f.suffix for f in files} == {".json", ".safetensors"}
 
 
-def test_card_states_the_recipe(card):
-    stated = dict(card["recipe"])
+def test_card_states_the_recipe(entry, card):
+    stated = {key: tuple(value) if isinstance(value, list) else value for key, value in card["recipe"].items()}
     assert stated.pop("seed") == 0
-    assert Recipe(**stated) == recipe_of_world.RECIPE
+    assert Recipe(**stated) == entry.recipe
 
 
 def test_every_fact_says_its_kind(card):
@@ -73,34 +82,62 @@ def test_every_fact_says_its_kind(card):
         assert row["seeds"] == [0, 1, 2] and len(row["values"]) == 3 and row["value"] == row["values"][0]
 
 
-def test_measured_facts_hold_on_every_seed_they_name(card):
-    claims = {claim.statement: claim for claim in recipe_of_world.CLAIMS}
+def test_measured_facts_hold_on_every_seed_they_name(entry, card):
+    claims = {claim.statement: claim for claim in entry.claims}
     for row in card["facts"]:
         if row["kind"] == "measured":
             assert all(claims[row["fact"]].holds(value) for value in row["values"])
     for row in card["not_on_every_seed"]:
         assert not all(claims[row["fact"]].holds(value) for value in row["values"])
+    stated = {row["fact"] for row in card["facts"] + card["not_on_every_seed"] if row["kind"] == "measured"}
+    assert stated == set(claims)
 
 
-def test_measured_again_the_facts_are_the_same(card, model):
-    stated = {row["fact"]: row for row in card["facts"] + card["not_on_every_seed"]}
-    again = recipe_of_world.measured(model)
-    assert len(again) == len([r for r in stated.values() if r["kind"] == "measured"])
-    for claim, value in zip(recipe_of_world.CLAIMS, again, strict=True):
-        row = stated[claim.statement]
-        assert value == pytest.approx(row["value"], abs=row["tolerance"]), claim.statement
+def test_the_table_of_the_zoo_is_that_of_the_cards():
+    assert (zoo.ZOO / "README.md").read_text(encoding="utf-8") == zoo.table()
+
+
+def _assert_measured_again(entry, card, again: dict[str, float], which: str) -> None:
+    tolerances = {claim.quantity: claim.tolerance for claim in entry.claims}
+    for quantity, value in again.items():
+        stated = card[which][quantity][0]
+        assert value == pytest.approx(stated, abs=tolerances.get(quantity, 0.03)), quantity
+
+
+def test_measured_again_a_part_of_the_card_is_the_same(entry, card):
+    model = models.load(entry.name, device="cpu")
+    _assert_measured_again(entry, card, facts.measure(model), "measurements")
+
+
+@pytest.mark.slow
+def test_measured_again_the_whole_card_is_the_same(entry, card):
+    again = zoo.measured(entry, entry.folder, twin_seed=0)
+    assert set(again["model"]) == set(card["measurements"]) and set(again["twin"]) == set(card["untrained"])
+    _assert_measured_again(entry, card, again["model"], "measurements")
+    _assert_measured_again(entry, card, again["twin"], "untrained")
+
+
+def test_checkpoints_learn(entry):
+    """Each kept checkpoint loads, and the last one predicts better than the first."""
+    if not entry.checkpoints:
+        pytest.skip(f"{entry.name} keeps no checkpoints")
+    assert models.checkpoints(entry.name) == sorted(entry.checkpoints)
+    batch = world.sentences("fact", 50, accuracy.SEED, relation="capital")
+    kept = [models.load(entry.name, device="cpu", checkpoint=step) for step in models.checkpoints(entry.name)]
+    found = [accuracy.top1(model, batch) for model in kept]
+    assert found[0] < found[-1] and found[-1] > 0.9
 
 
 # --- Tracing ---
 
 
 def test_direct_attribution_sums_to_the_logit_difference(model):
-    tracing = measure.CapitalTracing(model)
+    tracing = facts.CapitalTracing(model)
     assert sum(tracing.direct_attribution().values()) == pytest.approx(tracing.logit_diff, abs=1e-3)
 
 
 def test_attribution_of_heads_sums_to_that_of_attention(model):
-    tracing = measure.CapitalTracing(model)
+    tracing = facts.CapitalTracing(model)
     heads, components = tracing.direct_attribution_of_heads(), tracing.direct_attribution()
     layer = model.cfg.n_layers - 1
     bias = (model.b_O[layer] * tracing.logit_diff_direction()).sum(-1).mean().item()
@@ -108,24 +145,25 @@ def test_attribution_of_heads_sums_to_that_of_attention(model):
 
 
 def test_patching_has_its_trivial_values(model):
-    effects = measure.CapitalTracing(model).patch_resid()
+    effects = facts.CapitalTracing(model).patch_resid()
     assert effects.shape == (model.cfg.n_layers + 1, 6)
-    before_country, after_last_block = effects[:, : measure.SUBJECT], effects[-1]
+    before_country, after_last_block = effects[:, : facts.SUBJECT], effects[-1]
     assert before_country.abs().max() < 1e-5  # the two prompts are the same there
-    assert effects[0, measure.SUBJECT] == pytest.approx(1, abs=1e-4)  # the only word that differs
-    assert after_last_block[measure.LAST] == pytest.approx(1, abs=1e-4)
+    assert effects[0, facts.SUBJECT] == pytest.approx(1, abs=1e-4)  # the only word that differs
+    assert after_last_block[facts.LAST] == pytest.approx(1, abs=1e-4)
 
 
 def test_ablation_knows_its_kinds(model):
     with pytest.raises(ValueError, match="kind: got 'resample', expected 'zero' or 'mean'"):
-        measure.CapitalTracing(model).ablate("blocks.0.hook_mlp_out", "resample")
+        facts.CapitalTracing(model).ablate("blocks.0.hook_mlp_out", "resample")
 
 
 # --- Architecture and conversion ---
 
 
-def test_conversion_is_exact():
-    model = _random_model()
+@pytest.mark.parametrize("mlp_layers", [None, (0,), ()])
+def test_conversion_is_exact(mlp_layers):
+    model = _random_model(mlp_layers=mlp_layers)
     with torch.no_grad():
         difference = model(_tokens()) - to_hf(model)(_tokens()).logits
     assert difference.abs().max() < 1e-5
@@ -145,7 +183,7 @@ def test_fresh_weights_depend_on_the_seed_alone():
 
 
 def test_twin_of_the_shipped_configuration(model):
-    config = GPT2Config.from_pretrained(FOLDER)
+    config = GPT2Config.from_pretrained(ENTRIES["world"].folder)
     assert config.tie_word_embeddings is False
     assert fresh_hf(config, 0).lm_head.weight.shape == (model.cfg.d_vocab, model.cfg.d_model)
 
@@ -160,52 +198,143 @@ def test_another_architecture_is_refused(wrong):
 # --- Training ---
 
 
-def test_a_resumed_run_ends_with_the_same_weights(tmp_path, rows):
-    whole = train(SMALL, rows, seed=3)
-    train(SMALL, rows, seed=3, checkpoint=tmp_path / "c.pt", stop_at=2)
-    resumed = train(SMALL, rows, seed=3, checkpoint=tmp_path / "c.pt")
+def test_a_resumed_run_ends_with_the_same_weights(tmp_path, corpus):
+    whole = train(SMALL, *corpus, seed=3)
+    train(SMALL, *corpus, seed=3, checkpoint=tmp_path / "c.pt", stop_at=2)
+    resumed = train(SMALL, *corpus, seed=3, checkpoint=tmp_path / "c.pt")
     for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
 
 
-def test_training_lowers_the_loss(rows):
+def test_training_lowers_the_loss():
     losses = []
-    train(SMALL, rows, seed=0, save_every=1, on_save=lambda step, loss, model: losses.append((step, loss)))
-    assert [step for step, _ in losses] == [1, 2, 3] and losses[-1][1] < losses[0][1]
+    recipe = replace(SMALL, steps=20, warm_up=1)
+    rows, is_answer = world.corpus(recipe.steps * recipe.batch_size, recipe.n_ctx + 1)
+    train(
+        recipe, rows, is_answer, seed=0, save_every=10, also_at=(5,),
+        on_save=lambda step, loss, model: losses.append((step, loss)),
+    )  # fmt: skip
+    assert [step for step, _ in losses] == [5, 10, 20] and losses[-1][1] < losses[0][1] - 0.1
 
 
-def test_a_checkpoint_of_another_run_is_refused(tmp_path, rows):
-    train(SMALL, rows, seed=3, checkpoint=tmp_path / "c.pt", stop_at=1)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, corpus):
+    train(SMALL, *corpus, seed=3, checkpoint=tmp_path / "c.pt", stop_at=1)
     with pytest.raises(ValueError, match="another recipe or seed"):
-        train(SMALL, rows, seed=4, checkpoint=tmp_path / "c.pt")
+        train(SMALL, *corpus, seed=4, checkpoint=tmp_path / "c.pt")
 
 
-def test_too_few_or_too_short_rows_are_refused(rows):
-    for wrong in (rows[:-1], rows[:, :-1]):
+def test_too_few_or_too_short_rows_are_refused(corpus):
+    for wrong in (slice(None, -1), (slice(None), slice(None, -1))):
         with pytest.raises(ValueError, match=r"rows: got shape .* expected at least 12 rows of 65 tokens"):
-            train(SMALL, wrong, seed=0)
+            train(SMALL, corpus.rows[wrong], corpus.is_answer[wrong], seed=0)
 
 
-def test_a_model_of_another_seed_is_not_overwritten(tmp_path):
+def test_emergence_is_the_first_step_from_which_the_level_is_kept():
+    history = {
+        "step": [1, 2, 3, 4],
+        "kept": [0.2, 0.9, 0.95, 1.0],
+        "lost": [0.9, 1.0, 0.8, 0.9],
+        "never": [0.9, 1, 1, 0],
+    }
+    assert [zoo._reached(history, q) for q in ("kept", "lost", "never")] == [2, 4, None]
+
+
+def test_far_attention_by_hand():
+    model = _random_model()
+    tokens = _tokens()
+    with torch.no_grad():
+        logits, far = model.forward_with_far_attention(tokens, window=2)
+        block = model.blocks[0]
+        _, pattern = block.attention_with_pattern(block.ln_1(model.embed(tokens) + model.pos_embed.weight[:64]))
+        assert torch.allclose(logits, model(tokens), atol=1e-5)
+    by_hand = sum(pattern[:, :, q, k].mean() for q in range(64) for k in range(1, q - 2)) / 64
+    assert far.item() == pytest.approx(by_hand.item(), abs=1e-5)
+
+
+def test_the_penalty_keeps_attention_near():
+    rows, is_answer = world.corpus(150 * 4, SMALL.n_ctx + 1)
+    far = {}
+    for window in (None, 2):
+        recipe = replace(SMALL, steps=150, warm_up=1, local_window=window, local_weight=10.0)
+        model = train(recipe, rows, is_answer, seed=0)
+        with torch.no_grad():
+            far[window] = model.forward_with_far_attention(_tokens(), 2)[1].item()
+    assert far[2] < 0.5 * far[None]
+
+
+def test_known_tokens_weigh_more():
+    """With an enormous weight only the loss on what can be known is left."""
+    model = _random_model()
+    rows, is_answer = world.corpus(16, SMALL.n_ctx + 1)
+    batch, known = torch.from_numpy(rows.astype(np.int64)), torch.from_numpy(is_answer)
+    with torch.no_grad():
+        minimised, mean = _loss(model, replace(SMALL, answer_weight=1e6), batch, known)
+        losses = torch.nn.functional.cross_entropy(model(batch[:, :-1]).transpose(1, 2), batch[:, 1:], reduction="none")
+    assert minimised.item() == pytest.approx(losses[known[:, 1:]].mean().item(), rel=1e-3)
+    assert mean == pytest.approx(losses.mean().item(), rel=1e-5)
+
+
+# --- Making ---
+
+
+@pytest.fixture
+def tiny(monkeypatch) -> zoo.Entry:
+    """An entry that is trained and measured in no time."""
+
+    def measure(model) -> dict[str, float]:
+        batch = world.sentences("fact", 4, relation="capital")
+        return {"capitals": accuracy.top1(model, batch), "one": 1.0}
+
+    return zoo.Entry(
+        "tiny", "A model for tests.", replace(SMALL, steps=4), measure, measure,
+        (zoo.Claim("one", at_least=0.5), zoo.Claim("one", at_most=0.5)), (("words", 1),), checkpoints=(1, 3),
+    )  # fmt: skip
+
+
+def test_a_model_of_another_seed_is_not_overwritten(tiny, tmp_path):
     (tmp_path / "card.json").write_text('{"recipe": {"seed": 0}}')
     with pytest.raises(FileExistsError, match="holds the model of seed 0, not 1"):
-        recipe_of_world.make(tmp_path, seed=1)
+        zoo.make(tiny, tmp_path, seed=1)
 
 
-def test_making_and_merging(tmp_path, monkeypatch):
-    monkeypatch.setattr(recipe_of_world, "N_MEASURED", 4)
+def test_no_steps_are_refused(tiny, tmp_path):
+    with pytest.raises(ValueError, match="steps: got 0, expected at least 1"):
+        zoo.make(tiny, tmp_path, steps=0)
+
+
+def test_making_and_merging(tiny, tmp_path):
     folders = [tmp_path / "0", tmp_path / "1"]
     for seed, folder in enumerate(folders):
-        recipe_of_world.make(folder, seed, steps=2)
+        zoo.make(tiny, folder, seed)
         assert not (folder / ".cache").exists()
     # Another seed over the same folder: only when forced, and the card of the old weights does not stand in the way.
     with pytest.raises(FileExistsError, match="holds the model of seed 1, not 2"):
-        recipe_of_world.make(folders[1], 2, steps=2)
-    recipe_of_world.make(folders[1], 2, steps=2, force=True)
-    recipe_of_world.make(folders[1], 1, steps=2, force=True)
-    recipe_of_world.merge_cards(folders)
+        zoo.make(tiny, folders[1], 2)
+    zoo.make(tiny, folders[1], 2, force=True)
+    zoo.make(tiny, folders[1], 1, force=True)
+    zoo.merge_cards(tiny, folders)
     card = json.loads((folders[0] / "card.json").read_text())
-    assert card["recipe"]["steps"] == 2 and card["files"] == recipe_of_world.file_hashes(folders[0])
-    rows = [f for f in card["facts"] + card["not_on_every_seed"] if f["kind"] == "measured"]
-    assert len(rows) == len(recipe_of_world.CLAIMS) and all(row["seeds"] == [0, 1] for row in rows)
+    assert card["files"] == zoo.file_hashes(folders[0])
+    assert [row["fact"] for row in card["facts"]] == ["words", "one: at least 0.5"]
+    assert [row["fact"] for row in card["not_on_every_seed"]] == ["one: at most 0.5"]
+    assert card["facts"][1]["seeds"] == [0, 1] and card["measurements"]["one"] == [1.0, 1.0]
+    table = zoo.table(folders[:1])
+    assert "| one | at least 0.5 | 1.00 | 1.00 | 1.00 |" in table and "| one | at most 0.5 | 1.00" in table
     assert models.load(folders[1], device="cpu")(_tokens()).shape == (4, 64, len(world.VOCABULARY))
+    assert models.checkpoints(folders[0]) == [1, 3]
+    kept = [models.load(folders[0], device="cpu", checkpoint=step).W_U for step in (1, 3)]
+    assert not torch.equal(*kept)
+    with pytest.raises(models.ModelError, match=r"has no checkpoint 2: pass one of \[1, 3\]"):
+        models.load(folders[0], checkpoint=2)
+
+
+def test_an_interrupted_run_of_make_continues(tiny, tmp_path):
+    zoo.make(tiny, tmp_path / "whole")
+    recipe = tiny.recipe
+    rows, is_answer = world.corpus(recipe.steps * recipe.batch_size, recipe.n_ctx + 1, 0)
+    train(recipe, rows, is_answer, 0, tmp_path / "broken" / ".cache" / "checkpoint.pt", stop_at=2)
+    zoo.make(tiny, tmp_path / "broken")
+    assert (
+        zoo.file_hashes(tmp_path / "broken")["model.safetensors"]
+        == zoo.file_hashes(tmp_path / "whole")["model.safetensors"]
+    )

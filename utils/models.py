@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+from safetensors.torch import load_file
 from tokenizers.models import WordLevel
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPT2Config, PreTrainedTokenizerFast
@@ -34,6 +36,7 @@ from transformers.utils import logging as hf_logging
 ZOO = Path(__file__).parent / "zoo"
 HUB_FILES = ["*.json", "*.safetensors", "merges.txt", "tokenizer.model"]
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
+WEIGHTS = "model.safetensors"
 KINDS = ("planted", "annotated", "measured")
 
 
@@ -107,8 +110,16 @@ def card(name: str | os.PathLike) -> Card:
     return _parse_card(folder / "card.json")
 
 
+def checkpoints(name: str | os.PathLike) -> list[int]:
+    """Training steps at which a model's weights were kept, in order, without the final ones. Errors as `card`."""
+    return sorted(steps for file in card(name).files if (steps := _steps_of(file)) is not None)
+
+
 def load(
-    name: str | os.PathLike, processed: bool = True, device: str | torch.device | None = None
+    name: str | os.PathLike,
+    processed: bool = True,
+    device: str | torch.device | None = None,
+    checkpoint: int | None = None,
 ) -> TransformerBridge:
     """Loads a model for inspection: in eval mode, in float32, its parameters without gradients.
 
@@ -117,6 +128,7 @@ def load(
             (taken from the local cache when it is there). The first two never touch the network.
         processed: fold LayerNorm and centre the weights (TransformerLens compatibility mode).
         device: where to put it; CUDA when there, else the CPU.
+        checkpoint: one of `checkpoints(name)`, for the weights after so many training steps; None: the final ones.
 
     For gradients (attribution patching, `incl_bwd=True`) call `model.requires_grad_(True)` first.
 
@@ -126,9 +138,11 @@ def load(
     """
     with _undisturbed():
         folder = _folder(name)
+        if checkpoint is not None and checkpoint not in (kept := checkpoints(name)):
+            raise ModelError(f"{folder} has no checkpoint {checkpoint!r}: pass one of {kept}.")
         _check_files(folder, weights=True)
         config, tokenizer = _load_config(folder), _load_tokenizer(folder)
-        hf_model = _load_weights(folder, config)
+        hf_model = _load_weights(folder, config, WEIGHTS if checkpoint is None else checkpoint_file(checkpoint))
         return _boot(name, folder, hf_model, tokenizer, processed, device)
 
 
@@ -150,6 +164,16 @@ def untrained_twin(
                 f"No untrained twin can be made of {folder} ({_short(error)}): pass a shipped model."
             ) from None
         return _boot(name, folder, hf_model, tokenizer, processed, device)
+
+
+def checkpoint_file(steps: int) -> str:
+    """Name of the file with the weights after so many training steps."""
+    return f"checkpoint_{steps:05d}.safetensors"
+
+
+def _steps_of(file: str) -> int | None:
+    found = re.fullmatch(r"checkpoint_(\d+)\.safetensors", file)
+    return int(found[1]) if found else None
 
 
 def _fresh(config: Any, seed: int) -> torch.nn.Module:
@@ -335,8 +359,12 @@ def _load_tokenizer(folder: Path) -> Any:
         ) from None
 
 
-def _load_weights(folder: Path, config: Any) -> torch.nn.Module:
+def _load_weights(folder: Path, config: Any, file: str = WEIGHTS) -> torch.nn.Module:
     try:
+        if file != WEIGHTS:  # our own file beside the final weights, which Hugging Face would not look for
+            hf_model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            hf_model.load_state_dict(load_file(folder / file))
+            return hf_model
         hf_model, info = AutoModelForCausalLM.from_pretrained(
             str(folder),
             config=config,
@@ -349,7 +377,7 @@ def _load_weights(folder: Path, config: Any) -> torch.nn.Module:
         )
     except Exception as error:
         raise ModelError(
-            f"The weights in {folder} (model.safetensors) cannot be read, they may be damaged or cut short "
+            f"The weights in {folder} ({file}) cannot be read, they may be damaged or cut short "
             f"({_short(error)}): {_remedy(folder)}."
         ) from None
     for what in ("missing", "unexpected", "mismatched"):

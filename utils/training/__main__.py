@@ -1,35 +1,37 @@
-"""`python -m utils.training world [--seed S] [--out DIR] [--steps N] [--force]`, or `--card DIR DIR ...`."""
+"""`python -m utils.training NAME [--seed S] [--out DIR] [--steps N] [--force]`, or `NAME --card DIR DIR ...`."""
 
 import argparse
 from pathlib import Path
 
 import transformers
 
-from utils.training import world
+from utils.training import world, zoo
 
-RECIPES = {"world": world}
+ENTRIES = {entry.name: entry for entry in world.ENTRIES}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m utils.training", description="Remake a shipped model.")
-    parser.add_argument("name", choices=RECIPES)
+    parser.add_argument("name", choices=ENTRIES)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder to write (default: the shipped model's)")
     parser.add_argument("--steps", type=int, help="another number of steps than the recipe's")
     parser.add_argument("--force", action="store_true", help="overwrite a model of another seed")
     parser.add_argument(
         "--card", type=Path, nargs="+", metavar="DIR",
-        help="do not train: measure these models and write what all of them share into the first one's card",
+        help="do not train: measure these models, write what all of them share into the first one's card, and the "
+        "table of the zoo",
     )  # fmt: skip
     arguments = parser.parse_args()
     transformers.utils.logging.disable_progress_bar()
-    recipe = RECIPES[arguments.name]
+    entry = ENTRIES[arguments.name]
     if arguments.card:
-        recipe.merge_cards(arguments.card)
+        zoo.merge_cards(entry, arguments.card)
+        zoo.write_table()
         return
     try:
-        recipe.make(arguments.out or recipe.SHIPPED, arguments.seed, arguments.steps, arguments.force)
-    except FileExistsError as error:
+        zoo.make(entry, arguments.out, arguments.seed, arguments.steps, arguments.force)
+    except (FileExistsError, ValueError) as error:
         parser.error(str(error))
 
 

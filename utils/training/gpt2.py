@@ -5,13 +5,13 @@ cache. It trains about as fast as the hardware allows and converts exactly with 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
@@ -19,27 +19,42 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 
 class Block(nn.Module):
-    """One pre-LayerNorm block: attention, then the MLP, each added to the residual stream."""
+    """One pre-LayerNorm block: attention, then the MLP if it has one, each added to the residual stream."""
 
-    def __init__(self, config: GPT2Config):
+    def __init__(self, config: GPT2Config, has_mlp: bool):
         super().__init__()
         d_model, d_mlp = config.n_embd, config.n_inner or 4 * config.n_embd
-        self.n_heads = config.n_head
+        self.n_heads, self.has_mlp = config.n_head, has_mlp
         self.ln_1 = nn.LayerNorm(d_model, eps=config.layer_norm_epsilon)
         self.qkv = nn.Linear(d_model, 3 * d_model)
         self.attn_out = nn.Linear(d_model, d_model)
-        self.ln_2 = nn.LayerNorm(d_model, eps=config.layer_norm_epsilon)
-        self.mlp_in = nn.Linear(d_model, d_mlp)
-        self.mlp_out = nn.Linear(d_mlp, d_model)
+        if has_mlp:
+            self.ln_2 = nn.LayerNorm(d_model, eps=config.layer_norm_epsilon)
+            self.mlp_in = nn.Linear(d_model, d_mlp)
+            self.mlp_out = nn.Linear(d_mlp, d_model)
 
     def forward(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
-        resid = resid + self.attention(self.ln_1(resid))
+        return self.mlp(resid + self.attention(self.ln_1(resid)))
+
+    def mlp(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        """The second half of the block, from the residual stream between attention and MLP."""
+        if not self.has_mlp:
+            return resid
         return resid + self.mlp_out(F.gelu(self.mlp_in(self.ln_2(resid)), approximate="tanh"))
 
+    def _qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.qkv(x).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+
     def attention(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
-        z = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        z = F.scaled_dot_product_attention(*self._qkv(x), is_causal=True)
         return self.attn_out(z.transpose(1, 2).flatten(-2))
+
+    def attention_with_pattern(self, x: Tensor) -> tuple[Tensor, Float[Tensor, "batch head query key"]]:
+        """The same, slower, and the pattern."""
+        q, k, v = self._qkv(x)
+        future = torch.full((x.shape[1], x.shape[1]), -torch.inf).triu(1)
+        pattern = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + future).softmax(-1)
+        return self.attn_out((pattern @ v).transpose(1, 2).flatten(-2)), pattern
 
 
 class GPT2(nn.Module):
@@ -47,6 +62,7 @@ class GPT2(nn.Module):
 
     `config` must describe this architecture: ``activation_function="gelu_new"`` and ``tie_word_embeddings=False``;
     otherwise ValueError. (A `GPT2Config` is read from a model's folder by ``GPT2Config.from_pretrained(folder)``.)
+    ``mlp_layers``, an entry of our own, lists the blocks that have an MLP (without it: all).
     """
 
     def __init__(self, config: GPT2Config):
@@ -57,15 +73,35 @@ class GPT2(nn.Module):
         self.config = config
         self.embed = nn.Embedding(config.vocab_size, config.n_embd)
         self.pos_embed = nn.Embedding(config.n_positions, config.n_embd)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        mlp_layers = getattr(config, "mlp_layers", None)
+        with_mlp = range(config.n_layer) if mlp_layers is None else mlp_layers
+        self.blocks = nn.ModuleList(Block(config, layer in with_mlp) for layer in range(config.n_layer))
         self.ln_final = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.unembed = nn.Linear(config.n_embd, config.vocab_size, bias=False)
 
     def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
-        resid = self.embed(tokens) + self.pos_embed.weight[: tokens.shape[1]]
+        resid = self._embedded(tokens)
         for block in self.blocks:
             resid = block(resid)
         return self.unembed(self.ln_final(resid))
+
+    def _embedded(self, tokens: Tensor) -> Tensor:
+        return self.embed(tokens) + self.pos_embed.weight[: tokens.shape[1]]
+
+    def forward_with_far_attention(self, tokens: Tensor, window: int) -> tuple[Tensor, Tensor]:
+        """The logits, and the mean share of block 0's attention that goes further back than `window` tokens.
+
+        Attention to the first token (``<bos>``), where heads rest, does not count.
+        """
+        first, *others = self.blocks
+        resid = self._embedded(tokens)
+        out, pattern = first.attention_with_pattern(first.ln_1(resid))
+        resid = first.mlp(resid + out)
+        for block in others:
+            resid = block(resid)
+        position = torch.arange(tokens.shape[1])
+        far = (position[:, None] - position > window) & (position > 0)
+        return self.unembed(self.ln_final(resid)), (pattern * far).sum(-1).mean()
 
 
 def init_weights(model: GPT2, seed: int) -> GPT2:
@@ -120,10 +156,14 @@ def _hf_value(name: str, value: Tensor) -> Tensor:
 
 
 def to_hf(model: GPT2) -> GPT2LMHeadModel:
-    """The same function as a Hugging Face model, in eval mode; weights are copied."""
+    """The same function as a Hugging Face model, in eval mode; weights are copied. A missing MLP is one of zeros."""
     with torch.random.fork_rng(devices=[]):  # building it draws weights that are then overwritten
         hf = GPT2LMHeadModel(model.config)
-    hf.load_state_dict({_hf_name(n): _hf_value(n, v) for n, v in model.state_dict().items()})
+    missing = [block.mlp for block, ours in zip(hf.transformer.h, model.blocks, strict=True) if not ours.has_mlp]
+    with torch.no_grad():
+        for parameter in (p for mlp in missing for p in mlp.parameters()):
+            parameter.zero_()
+    hf.load_state_dict(hf.state_dict() | {_hf_name(n): _hf_value(n, v) for n, v in model.state_dict().items()})
     return hf.eval()
 
 
@@ -147,13 +187,17 @@ class Recipe:
     d_model: int = 128
     n_heads: int = 4
     d_mlp: int = 512
+    mlp_layers: tuple[int, ...] | None = None  # blocks with an MLP; None: all
     n_ctx: int = 64
     batch_size: int = 32
     learning_rate: float = 4e-3
     weight_decay: float = 0.05  # of the matrices inside blocks
     warm_up: int = 100  # steps
-    final_rate: float = 0.02  # of the learning rate, at the end of the cosine
+    decay_from: float = 0.5  # share of the steps after which the learning rate falls linearly to 0
     clip: float = 1.0  # gradient norm
+    answer_weight: float = 2.0  # of the loss on a token that can be known, against 1 for all others
+    local_window: int | None = None  # penalise block 0's attention to what lies further back; None: do not
+    local_weight: float = 1.0  # of that penalty
 
     def config(self) -> GPT2Config:
         """The architecture, without dropout; ids 1 and 3 are ``<bos>`` and ``<eos>``."""
@@ -162,12 +206,13 @@ class Recipe:
             n_head=self.n_heads, n_inner=self.d_mlp, activation_function="gelu_new", resid_pdrop=0.0, embd_pdrop=0.0,
             attn_pdrop=0.0, tie_word_embeddings=False, bos_token_id=1, eos_token_id=3, pad_token_id=0,
             architectures=["GPT2LMHeadModel"],
+            **({} if self.mlp_layers is None else {"mlp_layers": list(self.mlp_layers)}),
         )  # fmt: skip
 
     def rate(self, step: int) -> float:
-        """Share of the learning rate at `step`: a linear warm-up times a cosine."""
-        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
-        return min(1.0, (step + 1) / self.warm_up) * (self.final_rate + (1 - self.final_rate) * cosine)
+        """Share of the learning rate at `step`: a linear warm-up, then constant, then a linear decay."""
+        left = (self.steps - step) / (self.steps * (1 - self.decay_from))
+        return min(1.0, (step + 1) / self.warm_up, left)
 
 
 def _optimisers(model: GPT2, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -184,17 +229,32 @@ def _optimisers(model: GPT2, recipe: Recipe) -> list[torch.optim.Optimizer]:
     ]  # fmt: skip
 
 
-def _step(model: GPT2, optimisers: list, recipe: Recipe, step: int, batch: Int[Tensor, "batch pos"]) -> float:
+def _loss(
+    model: GPT2, recipe: Recipe, batch: Int[Tensor, "batch pos"], is_answer: Bool[Tensor, "batch pos"]
+) -> tuple[Float[Tensor, ""], float]:
+    """What is minimised, and the mean loss per token in nats."""
+    inputs, targets = batch[:, :-1], batch[:, 1:]
+    if recipe.local_window is None:
+        logits, penalty = model(inputs), 0.0
+    else:
+        logits, far = model.forward_with_far_attention(inputs, recipe.local_window)
+        penalty = recipe.local_weight * far
+    losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    weights = 1.0 + (recipe.answer_weight - 1.0) * is_answer[:, 1:].flatten()
+    return (losses * weights).sum() / weights.sum() + penalty, losses.mean().item()
+
+
+def _step(model: GPT2, optimisers: list, recipe: Recipe, step: int, batch: Tensor, is_answer: Tensor) -> float:
     for optimiser in optimisers:
         optimiser.zero_grad()
         for group in optimiser.param_groups:
             group["lr"] = recipe.learning_rate * recipe.rate(step)
-    loss = F.cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
-    loss.backward()
+    minimised, loss = _loss(model, recipe, batch, is_answer)
+    minimised.backward()
     nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
     for optimiser in optimisers:
         optimiser.step()
-    return loss.item()
+    return loss
 
 
 def _save_checkpoint(path: Path, step: int, recipe: Recipe, seed: int, model: GPT2, optimisers: list) -> None:
@@ -223,9 +283,11 @@ def _load_checkpoint(path: Path, recipe: Recipe, seed: int, model: GPT2, optimis
 def train(
     recipe: Recipe,
     rows: Int[np.ndarray, "row n_ctx_plus_1"],
+    is_answer: Bool[np.ndarray, "row n_ctx_plus_1"],
     seed: int,
     checkpoint: Path | None = None,
     save_every: int = 500,
+    also_at: Collection[int] = (),
     stop_at: int | None = None,
     on_save: Callable[[int, float, GPT2], None] | None = None,
 ) -> GPT2:
@@ -233,8 +295,8 @@ def train(
 
     With `checkpoint` the run is saved there every `save_every` steps and at its end, and a run that finds its
     file there continues to the same weights as an uninterrupted one. `stop_at` ends early (for tests).
-    `on_save(step, loss, model)` is called every `save_every` steps and at the end, with the mean loss (nats per
-    token) since the last call.
+    `on_save(step, loss, model)` is called every `save_every` steps, at the steps `also_at` and at the end, with the
+    mean loss (nats per token) since the last call.
 
     Raises ValueError where the rows are too few or too short, or the checkpoint belongs to another run.
     """
@@ -250,9 +312,10 @@ def train(
     end = min(stop_at or recipe.steps, recipe.steps)
     losses = []
     for step in (bar := tqdm(range(start, end), initial=start, total=end, desc=f"seed {seed}", mininterval=5)):
-        batch = rows[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-        losses.append(_step(model, optimisers, recipe, step, torch.from_numpy(batch.astype(np.int64))))
-        if (step + 1) % save_every == 0 or step + 1 == end:
+        which = slice(step * recipe.batch_size, (step + 1) * recipe.batch_size)
+        batch = torch.from_numpy(rows[which].astype(np.int64))
+        losses.append(_step(model, optimisers, recipe, step, batch, torch.from_numpy(is_answer[which])))
+        if (step + 1) % save_every == 0 or step + 1 in also_at or step + 1 == end:
             mean = sum(losses) / len(losses)
             losses.clear()
             bar.set_postfix(loss=f"{mean:.3f}")

@@ -1,252 +1,267 @@
-"""The recipe of the shipped model `world`: a four-layer GPT-2 on the toy language of `utils.datasets.world`.
+"""The two language models on the toy English of `utils.datasets.world`: same corpus, same tokenizer, other minds.
 
-5.2 million tokens; about nine minutes on one CPU core. The card states what was measured on several seeds.
+`world` has an MLP in every block. `world_heads` has one in block 0 only, and block 0 was trained to look at near
+tokens: what has to be fetched from afar must be fetched by the attention of later blocks.
 """
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
-import torch
 from transformer_lens import TransformerBridge
 
-from utils import models
 from utils.datasets import world
-from utils.training import measure
-from utils.training.gpt2 import GPT2, Recipe, to_hf, train
-
-RECIPE = Recipe(d_vocab=len(world.VOCABULARY), steps=2500)
-SHIPPED = Path(__file__).parents[1] / "zoo" / "world"
-DESCRIPTION = "A four-layer GPT-2 trained on a toy English of facts, agreement, indirect objects and repeated words."
+from utils.training.gpt2 import Recipe
+from utils.training.measure import accuracy, facts, indirect_object, induction, linear, steering
+from utils.training.zoo import Claim, Entry
 
 
-# --- What the card states -------------------------------------------------------------------------
+def _measure(model: TransformerBridge) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for module in (accuracy, induction, facts, indirect_object, linear, steering):
+        found |= module.measure(model)
+    return found
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A statement about the model, with the measurement that decides it.
+def _measure_twin(model: TransformerBridge) -> dict[str, float]:
+    """Controls for what an untrained model could give as well."""
+    return induction.measure(model) | linear.measure(model)
 
-    `measure` takes a processed bridge and returns one number; the claim holds when that number is at least `at_least`
-    (or at most `at_most`). `tolerance` is how far a repeated measurement of the same weights may differ.
-    """
-
-    fact: str
-    measure: Callable[[TransformerBridge], float]
-    at_least: float | None = None
-    at_most: float | None = None
-    tolerance: float = 0.01
-
-    def holds(self, value: float) -> bool:
-        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
-
-    @property
-    def statement(self) -> str:
-        """The fact with its bound."""
-        bound = f"at least {self.at_least}" if self.at_least is not None else f"at most {self.at_most}"
-        return f"{self.fact}: {bound}"
-
-
-N_MEASURED = 300  # sentences per accuracy
-
-
-def _fact_claim(relation: str, split: str, at_least: float) -> Claim:
-    def top1(model: TransformerBridge) -> float:
-        batch = world.sentences("fact", N_MEASURED, measure.SEED, split, relation=relation)
-        return measure.top1(model, batch)
-
-    return Claim(f"top-1 accuracy on facts ({relation}), {_SPLIT_NAMES[split]}", top1, at_least)
-
-
-def _agreement_claim(form: str, split: str, at_least: float) -> Claim:
-    def accuracy(model: TransformerBridge) -> float:
-        return measure.beats_distractor(model, measure.mismatching(form, N_MEASURED, split))
-
-    attractors = "" if form == "simple" else ", attractors of the other number"
-    text = f"the agreeing form of the verb beats the other one ({form}{attractors}), {_SPLIT_NAMES[split]}"
-    return Claim(text, accuracy, at_least)
-
-
-def _indirect_object_claim(split: str, at_least: float) -> Claim:
-    def top1(model: TransformerBridge) -> float:
-        return measure.top1(model, world.sentences("indirect_object", N_MEASURED, measure.SEED, split))
-
-    return Claim(f"top-1 accuracy on indirect objects, {_SPLIT_NAMES[split]}", top1, at_least)
-
-
-def _second_copy_nll(model: TransformerBridge) -> float:
-    return measure.second_copy_nll(model, world.sentences("repeat", N_MEASURED, measure.SEED))
-
-
-def _tracing_claim(text: str, value: Callable[[measure.CapitalTracing], float], **bound: float) -> Claim:
-    def traced(model: TransformerBridge) -> float:
-        return float(value(measure.CapitalTracing(model)))
-
-    return Claim(f'in "The capital of {{country}} is", {text}', traced, **bound)
-
-
-def _worst_without_attention(tracing: measure.CapitalTracing) -> float:
-    """The lowest top-1 accuracy when the attention of one block after block 0 is mean-ablated."""
-    layers = range(1, tracing.model.cfg.n_layers)
-    return min(tracing.ablate(f"blocks.{i}.hook_attn_out", "mean")[1] for i in layers)
-
-
-def _left_without(tracing: measure.CapitalTracing, hook: str, position: int) -> float:
-    return tracing.ablate(hook, "mean", position)[0] / tracing.logit_diff
-
-
-def _mlp_share(tracing: measure.CapitalTracing, layers: Iterable[int]) -> float:
-    effects = tracing.direct_attribution()
-    return sum(effects[f"mlp {layer}"] for layer in layers) / tracing.logit_diff
-
-
-_AFTER_BLOCK_0 = "blocks.1.hook_resid_pre"
-_SPLIT_NAMES = {"train": "training templates", "held_out": "held-out templates"}
-CLAIMS: tuple[Claim, ...] = (
-    *(_fact_claim(r, "train", 0.97) for r in ("capital", "capital_of", "language", "continent")),
-    *(_fact_claim(r, "held_out", 0.9) for r in ("capital", "capital_of", "language", "continent")),
-    *(_agreement_claim(f, s, b) for s, b in (("train", 0.97), ("held_out", 0.9)) for f in (
-        "simple", "pp", "two_pps", "object_relative", "subject_relative"
-    )),
-    _indirect_object_claim("train", 0.97),
-    _indirect_object_claim("held_out", 0.9),
-    Claim(
-        "loss on the second copy of repeated random words after its first (nats per token)",
-        _second_copy_nll, at_most=0.2,
-    ),
-    _tracing_claim("the capital is the most likely word (share of countries)", lambda t: t.accuracy, at_least=0.97),
-    _tracing_claim(
-        "the country has reached the last position after block 0 (share of the logit difference moved by patching it)",
-        lambda t: t.patch(_AFTER_BLOCK_0, measure.LAST), at_least=0.9,
-    ),
-    _tracing_claim(
-        "its own position no longer matters after block 0 (share moved by patching it)",
-        lambda t: t.patch(_AFTER_BLOCK_0, measure.SUBJECT), at_most=0.1,
-    ),
-    _tracing_claim(
-        "one head of block 0 moves it (share moved by patching the strongest head at the last position)",
-        lambda t: t.patch_heads()[0].max(), at_least=0.8,
-    ),
-    _tracing_claim(
-        "MLP 0 is needed at the last position (share of the logit difference left when mean-ablated there)",
-        lambda t: _left_without(t, "blocks.0.hook_mlp_out", measure.LAST), at_most=0.3,
-    ),
-    _tracing_claim(
-        "MLP 0 is not needed at the country (share of the logit difference left when mean-ablated there)",
-        lambda t: _left_without(t, "blocks.0.hook_mlp_out", measure.SUBJECT), at_least=0.97,
-    ),
-    _tracing_claim(
-        "no later attention is needed (lowest top-1 accuracy when that of one block is mean-ablated)",
-        _worst_without_attention, at_least=0.97, tolerance=0.03,
-    ),
-    _tracing_claim(
-        "MLPs write the answer (their share of the logit difference by direct attribution)",
-        lambda t: _mlp_share(t, range(t.model.cfg.n_layers)), at_least=0.9,
-    ),
-    _tracing_claim(
-        "MLP 3 alone writes half of it (share of the logit difference by direct attribution)",
-        lambda t: _mlp_share(t, [3]), at_least=0.5,
-    ),
-    _tracing_claim(
-        "yet MLP 3 is not needed (top-1 accuracy when mean-ablated)",
-        lambda t: t.ablate("blocks.3.hook_mlp_out", "mean")[1], at_least=0.9, tolerance=0.03,
-    ),
-)  # fmt: skip
 
 _ANNOTATED: tuple[tuple[str, object], ...] = (
     ("countries whose capital, language and continent the corpus states", len(world.COUNTRIES)),
+    ("invented people, with five facts each that follow from nothing", len(world.PEOPLE)),
     ("held-out templates are made of words of the corpus and never occur in it", True),
+    ("held-out words (names, countries, nouns, adjectives, pairs) never occur in sentences of that type", True),
+    ("nothing is claimed, true or false, of these words", len(world.NEVER_CLAIMED)),
+    ("what is claimed is as often true as false, whatever it is", True),
     ("number of the subject and number of the attractor are independent", True),
     ("the recipient is named first (ABBA) as often as second (BABA)", True),
     ("rows of repeated random words, as a share of all rows; periods 4 to 24", world.REPEAT_SHARE),
     ("every word is one token", True),
 )
+_RECIPE = Recipe(d_vocab=len(world.VOCABULARY), steps=5000, answer_weight=3.0)
+
+# --- What the cards claim -------------------------------------------------------------------------
+#
+# Bounds were set after seeing seed 0, those on moving and writing after seed 1 too; the last seed saw none of it.
+
+_BY_TYPE = {  # what is counted -> least value on training templates, on held-out ones, on held-out words
+    **{f"fact ({r}): top-1": (0.97, 0.9, None) for r in ("capital", "capital_of", "language", "continent")},
+    **{f"category ({r}): top-1": (0.97, 0.9, None) for r in ("category", "gender")},
+    **{f"two_hop ({r}): top-1": (0.97, 0.9, 0.9) for r in ("language", "continent")},
+    **{f"person ({r}): top-1": (0.97, 0.9, None) for r in ("job", "city", "sport", "drink", "team")},
+    "agreement (simple): the right form wins": (0.97, 0.9, 0.9),
+    **{
+        f"agreement ({form}, attractors of the other number): the right form wins": (0.97, 0.9, 0.9)
+        for form in ("pp", "two_pps", "object_relative", "subject_relative")
+    },
+    **{f"pronoun ({form}): top-1": (0.97, 0.9, 0.9) for form in ("subject", "because")},
+    **{f"indirect_object ({form}): top-1": (0.95, 0.9, 0.9) for form in ("one_pair", "bystander", "two_pairs")},
+    **{f"review ({form}): top-1": (0.97, 0.9, 0.9) for form in ("plain", "verb", "negation", "contrast")},
+    "feeling: top-1": (0.97, 0.9, None),
+    "request: top-1": (0.97, 0.9, 0.9),
+    **{f"arithmetic ({operation}): top-1": (0.97, 0.9, 0.9) for operation in ("plus", "minus")},
+    "greater_than: probability of later years minus that of the others": (0.7, 0.5, 0.5),
+}
+_ACCURACY = tuple(
+    Claim(f"{quantity}, {split}", at_least=bound)
+    for quantity, bounds in _BY_TYPE.items()
+    for split, bound in zip(accuracy.SPLIT_NAMES.values(), bounds, strict=True)
+    if bound is not None
+)
+_VERDICTS = tuple(
+    Claim(f"claim ({relation}): top-1, {split}", at_least=bound)
+    for relation in ("category", "gender", "continent")
+    for split, bound in zip(accuracy.SPLIT_NAMES.values(), (0.97, 0.9, 0.9), strict=True)
+)
+_SECOND_COPY = "loss on the second copy (nats per token)"
+_INDUCTION = (
+    Claim("repeat: loss on the second copy after its first word (nats per token), training templates", at_most=0.1),
+    Claim("best induction score (share of attention)", at_least=0.9),
+    Claim("best duplicate-token score (share of attention)", at_most=0.1),
+    Claim(f"{_SECOND_COPY}, best 4 induction heads mean-ablated", at_least=4.0, tolerance=0.2),
+    Claim(f"{_SECOND_COPY}, best previous-token head mean-ablated", at_least=1.0, tolerance=0.2),
+)
+_CAPITAL, _CAPITAL_CITY = "The capital of {country} is", "The capital city of {country} is called"
+_PEOPLE = ("{person} works as a", "{person} has a house in")
+_MOVED = "share of the logit difference moved by patching"
+_WRITTEN = "share of the logit difference written by"
+_MLP_0 = "top-1 accuracy with MLP 0 mean-ablated at"
+_FORMS = ("one_pair", "bystander", "two_pairs")
 
 
-def measured(model: TransformerBridge) -> list[float]:
-    """The value of every claim, in the order of `CLAIMS`."""
-    return [round(claim.measure(model), 4) for claim in CLAIMS]
+def _steering(best: float) -> tuple[Claim, ...]:
+    """That directions steer, random ones do not, and where sentiment is read without being used."""
+    sorry, positive = "refusal: harmless requests answered Sorry", "sentiment: negative reviews called positive"
+    sure, colon, end = "refusal: harmful requests answered Sure", 'at the ":"', "at the end of the statement"
+    return (
+        Claim(f"{sorry}, untouched", at_most=0.05),
+        Claim(f"{sorry}, twice the direction added after the best block", at_least=best),
+        Claim(f"{sorry}, twice a random direction added after the best block", at_most=0.2),
+        Claim(f"{sure}, direction set to the harmless mean after the best block", at_least=best),
+        Claim(f"{sure}, random direction set to the harmless mean after the best block", at_most=0.1),
+        Claim(f"{positive}, twice the direction added {colon} after the best block", at_least=best),
+        Claim(f"{positive}, twice a random direction added {colon} after the best block", at_most=0.3),
+        Claim(f"{positive}, twice the direction added {end} after the best block", at_most=0.2),
+    )
 
 
-# --- Folders --------------------------------------------------------------------------------------
+def _probes(last: int) -> tuple[Claim, ...]:
+    """What is linear after the last block, and what in the embeddings already."""
+    number, sentiment = "number: probe accuracy", "sentiment: probe accuracy"
+    return (
+        *(
+            Claim(f"{number}, {test}, after block {last}", at_least=0.9)
+            for test in ("object relatives", "two attractors", "held-out nouns")
+        ),
+        *(
+            Claim(f'{sentiment}, {test}, at the ":", after block {last}', at_least=0.9)
+            for test in ("contrast", "held-out templates", "held-out adjectives")
+        ),
+        Claim(f"{sentiment}, negation, bag of words", at_most=0.5),
+        Claim(f"gender: probe accuracy, held-out names, after block {last}", at_least=0.9),
+        Claim("continent: probe accuracy at the country, other countries, embeddings", at_least=0.9),
+        Claim(f"continent: probe accuracy at the country, continents shuffled, after block {last}", at_most=0.4),
+    )
 
 
-def file_hashes(folder: Path) -> dict[str, str]:
-    """sha256 of every file of a model's folder but its card."""
-    files = (f for f in sorted(folder.iterdir()) if f.is_file() and f.name != "card.json")
-    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+_TRUTH = (
+    *(
+        Claim(f'truth: probe accuracy, fitted on category, tested on {test}, at the "?", after block 3', at_least=0.9)
+        for test in (
+            "category, held-out words", "gender", "gender, held-out words", "continent", "continent, held-out words",
+        )
+    ),
+    *(
+        Claim(f"truth: {kind}, direction of category added, {relation}", at_least=0.9, tolerance=0.05)
+        for kind in ("false claims called true", "true claims called false")
+        for relation in ("category", "gender", "continent")
+    ),
+    Claim("truth: false claims called true, twice a random direction added", at_most=0.3, tolerance=0.05),
+    Claim("truth: true claims called false, twice a random direction added", at_most=0.3, tolerance=0.05),
+)  # fmt: skip
+
+_WORLD_CLAIMS = (
+    *_ACCURACY,
+    *_VERDICTS,
+    *_INDUCTION,
+    # The country moves in block 0, and the MLPs at the last position answer.
+    *(
+        claim
+        for text in (_CAPITAL, _CAPITAL_CITY)
+        for claim in (
+            Claim(f"{text}: {_MOVED} the country before block 1", at_most=0.2),
+            Claim(f"{text}: {_MOVED} the last position before block 1", at_least=0.8),
+            Claim(f"{text}: share moved by patching the strongest head at the last position", at_least=0.5),
+            Claim(f"{text}: block of that head", at_most=0),
+            Claim(f"{text}: {_MLP_0} the country", at_least=0.97),
+            Claim(f"{text}: {_MLP_0} the last position", at_most=0.5, tolerance=0.05),
+            Claim(f"{text}: {_WRITTEN} MLPs (direct attribution)", at_least=0.85),
+        )
+    ),
+    Claim(f"{_CAPITAL}: {_WRITTEN} MLP 3 (direct attribution)", at_least=0.4),
+    Claim(f"{_CAPITAL}: top-1 accuracy with MLP 3 mean-ablated everywhere", at_least=0.9, tolerance=0.05),
+    Claim(
+        f"{_CAPITAL}: lowest top-1 accuracy with one attention layer after block 0 mean-ablated", at_least=0.97,
+        tolerance=0.05,
+    ),
+    *(
+        claim
+        for text in _PEOPLE
+        for claim in (
+            Claim(f"{text}: {_MOVED} the last position before block 1", at_least=0.3),
+            Claim(f"{text}: {_WRITTEN} MLPs (direct attribution)", at_least=0.6),
+            Claim(f"{text}: {_MLP_0} the last position", at_most=0.6, tolerance=0.05),
+        )
+    ),
+    # Heads copy both names, MLPs tell them apart.
+    *(
+        claim
+        for form in _FORMS
+        for claim in (
+            Claim(f"{form}: {_WRITTEN} all MLPs", at_least=0.8),
+            Claim(f"{form}: copying score of the best copier", at_least=0.9),
+            Claim(f"{form}: share moved by patching the strongest head at the last position", at_least=0.5),
+            Claim(f"{form}: block of the strongest head", at_most=0),
+            Claim(f"{form}: attention of the strongest head to the giver's second mention", at_least=0.6),
+        )
+    ),
+    *_probes(last=3),
+    Claim('number: logit lens, share right, object relatives, after block 2', at_least=0.9),
+    *_TRUTH,
+    *_steering(best=0.9),
+)  # fmt: skip
+_HEADS_CLAIMS = (
+    *_ACCURACY,
+    *_INDUCTION,
+    # What is known of the country is read off at the country, by MLP 0, and moved by heads of late blocks.
+    *(
+        claim
+        for text in (_CAPITAL, _CAPITAL_CITY)
+        for claim in (
+            Claim(f"{text}: {_MOVED} the country before block 1", at_least=0.7),
+            Claim(f"{text}: {_MOVED} the country before block 3", at_least=0.5),
+            Claim(f"{text}: {_MOVED} the last position before block 4", at_least=0.5),
+            Claim(f"{text}: block of that head", at_least=2),
+            Claim(f"{text}: attention of that head to the country", at_least=0.8),
+            Claim(f"{text}: {_MLP_0} the country", at_most=0.6, tolerance=0.05),
+            Claim(f"{text}: {_MLP_0} the last position", at_least=0.97),
+            Claim(f"{text}: {_WRITTEN} heads (direct attribution)", at_least=0.7),
+        )
+    ),
+    *(
+        claim
+        for text in _PEOPLE
+        for claim in (
+            Claim(f"{text}: {_MOVED} both names before block 1", at_least=0.9),
+            Claim(f"{text}: {_MOVED} the first name before block 1", at_least=0.2, tolerance=0.05),
+            Claim(f"{text}: {_MOVED} the surname before block 1", at_least=0.2, tolerance=0.05),
+            Claim(f"{text}: {_MLP_0} both names", at_most=0.5, tolerance=0.05),
+            Claim(f"{text}: {_MLP_0} the last position", at_least=0.9),
+            Claim(f"{text}: {_WRITTEN} heads (direct attribution)", at_least=0.9),
+        )
+    ),
+    # Heads do it all: one reads the giver's second mention, later ones copy the recipient's name.
+    *(
+        claim
+        for form in _FORMS
+        for claim in (
+            Claim(f"{form}: {_WRITTEN} all heads", at_least=0.95),
+            Claim(f"{form}: top-1 accuracy with all MLPs mean-ablated at the last position", at_least=0.9),
+            Claim(f"{form}: copying score of the best copier", at_least=0.9),
+            Claim(f"{form}: attention of the best copier to the recipient", at_least=0.6, tolerance=0.05),
+            Claim(f"{form}: attention of the best copier to the giver's first mention", at_most=0.3, tolerance=0.05),
+            Claim(f"{form}: share moved by patching the strongest head at the last position", at_least=0.4),
+            Claim(f"{form}: attention of the strongest head to the giver's second mention", at_least=0.9),
+        )
+    ),
+    *_probes(last=4),
+    *_steering(best=0.9),
+)
 
 
-def save_folder(model: GPT2, folder: Path) -> None:
-    """Write `model` (float16) and the tokenizer in Hugging Face's GPT-2 format; a card of earlier weights goes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "card.json").unlink(missing_ok=True)
-    to_hf(model).half().save_pretrained(folder)
-    (folder / "generation_config.json").unlink(missing_ok=True)
-    world.tokenizer().save_pretrained(folder)
-
-
-def write_card(folder: Path, recipe: Recipe, values: Mapping[int, Sequence[float]]) -> None:
-    """Write card.json for the model in `folder`, trained by `recipe`.
-
-    `values` maps seeds to what `measured` gave for the model of that seed; the first is the model in `folder`. A claim
-    that holds on every seed is a fact; one that does not goes to "not_on_every_seed", with the same entries.
-    """
-    seeds = list(values)
-    facts = [{"kind": "annotated", "fact": text, "value": value} for text, value in _ANNOTATED]
-    others = []
-    for i, claim in enumerate(CLAIMS):
-        each = [values[seed][i] for seed in seeds]
-        row = {
-            "kind": "measured", "fact": claim.statement, "value": each[0], "tolerance": claim.tolerance,
-            "seeds": seeds, "values": each,
-        }  # fmt: skip
-        (facts if all(map(claim.holds, each)) else others).append(row)
-    card = {
-        "name": "world",
-        "description": DESCRIPTION,
-        "recipe": {"seed": seeds[0]} | asdict(recipe),
-        "files": file_hashes(folder),
-        "facts": facts,
-        "not_on_every_seed": others,
-    }
-    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-
-
-def _recipe_in(folder: Path) -> dict:
-    """What the card in `folder` says of its recipe: the fields of `Recipe`, and the seed."""
-    return json.loads((folder / "card.json").read_text(encoding="utf-8"))["recipe"]
-
-
-def make(out: Path = SHIPPED, seed: int = 0, steps: int | None = None, force: bool = False) -> None:
-    """Train from `seed`, write the folder `out`, measure the model and write its card.
-
-    An interrupted run continues when the same command is given again. Raises FileExistsError where `out` holds
-    a model of another seed, unless `force`.
-    """
-    if not force and (out / "card.json").exists() and (found := _recipe_in(out)["seed"]) != seed:
-        raise FileExistsError(f"out: {out} holds the model of seed {found}, not {seed}; choose another or use --force")
-    recipe = replace(RECIPE, steps=steps or RECIPE.steps)
-    rows = world.corpus(recipe.steps * recipe.batch_size, recipe.n_ctx + 1, seed)
-    checkpoint = out / ".cache" / "checkpoint.pt"
-    model = train(recipe, rows, seed, checkpoint)
-    save_folder(model, out)
-    write_card(out, recipe, {seed: measured(models.load(out, device="cpu"))})
-    checkpoint.unlink()
-    checkpoint.parent.rmdir()
-
-
-def merge_cards(folders: Sequence[Path]) -> None:
-    """Measure the models of several seeds and write what they share into the card of the first.
-
-    Raises ValueError where the folders' recipes differ in more than the seed.
-    """
-    torch.set_num_threads(1)
-    recipes = [_recipe_in(folder) for folder in folders]
-    seeds = [recipe.pop("seed") for recipe in recipes]
-    if any(recipe != recipes[0] for recipe in recipes):
-        raise ValueError(f"folders: the recipes differ in more than the seed ({recipes})")
-    values = {seed: measured(models.load(folder, device="cpu")) for seed, folder in zip(seeds, folders, strict=True)}
-    write_card(folders[0], Recipe(**recipes[0]), values)
+WORLD = Entry(
+    "world",
+    "A four-layer GPT-2 trained on a toy English in which everything is known, with an MLP in every block. What it is "
+    "asked about is moved to the last position early, by heads of block 0, and the MLPs there answer; of two names, "
+    "heads copy both and MLPs tell them apart. Truth, sentiment and harm are directions that steer it.",
+    _RECIPE,
+    _measure,
+    _measure_twin,
+    _WORLD_CLAIMS,
+    _ANNOTATED,
+    checkpoints=(250, 500, 1000, 1500, 2500),
+    watch=accuracy.watch,
+)
+WORLD_HEADS = Entry(
+    "world_heads",
+    "A five-layer GPT-2 trained on the toy English of `world`, with an MLP in block 0 alone, whose attention looks "
+    "at near words. Facts are looked up where their subject stands and fetched by late heads; the indirect object is "
+    "found by heads alone.",
+    replace(_RECIPE, learning_rate=3e-3, n_layers=5, d_mlp=704, mlp_layers=(0,), local_window=2),
+    _measure,
+    _measure_twin,
+    _HEADS_CLAIMS,
+    _ANNOTATED,
+    watch=accuracy.watch,
+)
+ENTRIES = (WORLD, WORLD_HEADS)
