@@ -519,7 +519,8 @@ def _compare_circuits(attempt: Attempt, weights: list[Tensor], name: str) -> tup
 )
 def attribute_logit_difference(attempt: Attempt) -> None:
     """Truth: `direct_logit_attribution` of TransformerLens; the sum is the model's own logit difference."""
-    attempt.on_error["size mismatch"] = "a token's direction is a column of w_u, of length d_model: w_u[:, token]"
+    column = "a token's direction is a column of w_u, of length d_model: w_u[:, token]"
+    attempt.on_error |= {"size mismatch": column, "out of bounds for dimension 0": column}
     for name, model in _both_models():
         tokens, right, wrong = _attribution_inputs(model, attempt)
         writes, scale = _stacked_writes(model, tokens)
