@@ -32,8 +32,9 @@ FLAGS += "--disable-component-update --disable-sync"
 SCREENSHOTS = os.environ.get("GROUND_TRUTH_SCREENSHOTS")
 # JupyterLab shows errors and what a cell writes to stderr with one renderer.
 ERROR = ':is([data-mime-type="application/vnd.jupyter.error"], [data-mime-type="application/vnd.jupyter.stderr"])'
-# JupyterLab asks each kernel for the state of its debugger; a restart cancels the question.
+# JupyterLab asks each kernel for the state of its debugger and for a subshell; a restart cancels the question.
 BENIGN = ("Could not restore the debugger state: Canceled future",)
+CANCELLED = "Canceled future for create_subshell_request"
 PATH_OR_STACK = re.compile(r"Traceback|File \"|ipykernel|site-packages|(/[\w.-]+){2,}|~/")
 PROGRESS_BAR = re.compile(r"\d+%\||\d+/\d+ \[\d\d:\d\d")
 # Titles of a chart and its axes that are missing, stick out of it, or run into the chart's title.
@@ -168,7 +169,7 @@ class Page:
         self.page.set_default_timeout(30_000)
         self.page.on("request", lambda request: self._note(request.url))
         self.page.on("websocket", lambda socket: self._note(socket.url))
-        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("pageerror", self._note_exception)
         self.page.on("console", self._note_error)
         self.page.goto(f"{lab}/lab/tree/{name}?reset", wait_until="domcontentloaded")
         self.page.wait_for_selector(".jp-Notebook .jp-Cell")
@@ -178,6 +179,10 @@ class Page:
         parts = urlsplit(url)
         if parts.scheme not in {"data", "blob"} and parts.hostname not in {"127.0.0.1", "localhost"}:
             self.outside.append(url)
+
+    def _note_exception(self, error) -> None:
+        if CANCELLED not in str(error):
+            self.problems.append(str(error))
 
     def _note_error(self, message) -> None:
         if message.type == "error" and not message.text.startswith(BENIGN):
