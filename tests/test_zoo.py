@@ -120,15 +120,16 @@ def test_measured_again_the_whole_card_is_the_same(entry, card):
     _assert_measured_again(entry, card, again["twin"], "untrained")
 
 
-def test_checkpoints_learn(entry):
-    """Each kept checkpoint loads, and the last one predicts better than the first."""
-    if not entry.checkpoints:
-        pytest.skip(f"{entry.name} keeps no checkpoints")
+def test_kept_checkpoints_are_those_of_the_entry(entry):
     assert models.checkpoints(entry.name) == sorted(entry.checkpoints)
+
+
+def test_checkpoints_learn():
+    """Each kept checkpoint loads, and the last one knows what the first one does not."""
     batch = world.sentences("fact", 50, accuracy.SEED, relation="capital")
-    kept = [models.load(entry.name, device="cpu", checkpoint=step) for step in models.checkpoints(entry.name)]
+    kept = [models.load("world", device="cpu", checkpoint=step) for step in models.checkpoints("world")]
     found = [accuracy.top1(model, batch) for model in kept]
-    assert found[0] < found[-1] and found[-1] > 0.9
+    assert found[0] < 0.5 and found[-1] > 0.9
 
 
 # --- Tracing ---
