@@ -1,4 +1,4 @@
-"""The two language models on the toy English of `utils.datasets.world`: same corpus, same tokenizer, other minds.
+"""The two language models on the toy English of `utils.datasets.world`: one corpus, one tokenizer, two architectures.
 
 `world` has an MLP in every block. `world_heads` has one in block 0 only, and block 0 was trained to look at near
 tokens: what has to be fetched from afar must be fetched by the attention of later blocks.
@@ -30,7 +30,7 @@ _ANNOTATED: tuple[tuple[str, object], ...] = (
     ("countries whose capital, language and continent the corpus states", len(world.COUNTRIES)),
     ("invented people, with five facts each that follow from nothing", len(world.PEOPLE)),
     ("held-out templates are made of words of the corpus and never occur in it", True),
-    ("held-out words (names, countries, nouns, adjectives, pairs) never occur in sentences of that type", True),
+    ("held-out words (names, countries, nouns as subjects, adjectives, pairs) never occur in that type", True),
     ("nothing is claimed, true or false, of these words", len(world.NEVER_CLAIMED)),
     ("what is claimed is as often true as false, whatever it is", True),
     ("number of the subject and number of the attractor are independent", True),
