@@ -47,6 +47,8 @@ SWITCHES = ("GROUND_TRUTH_PROGRESS", "PYTEST_CURRENT_TEST", "NBGRADER_EXECUTION"
 def environment(home: Path) -> dict[str, str]:
     """A teacher's environment: a home of their own, and no switch of the course set."""
     kept = {name: value for name, value in os.environ.items() if name not in SWITCHES}
+    # nbgrader calls `alembic` by name: found also where pytest was started without activating its environment.
+    kept["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
     homes = dict.fromkeys(("HOME", "USERPROFILE", "XDG_DATA_HOME", "LOCALAPPDATA", "JUPYTER_CONFIG_DIR"), str(home))
     return {**kept, **homes, "IPYTHONDIR": str(home / "ipython"), "PYTHONUSERBASE": site.getuserbase()}
 
