@@ -359,22 +359,30 @@ def _load_tokenizer(folder: Path) -> Any:
         ) from None
 
 
+def _final_weights(folder: Path, config: Any) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """The model, and what its weights lack, have too much or have in another shape."""
+    return AutoModelForCausalLM.from_pretrained(
+        str(folder),
+        config=config,
+        dtype=torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        ignore_mismatched_sizes=True,  # reported, and refused in one sentence
+        output_loading_info=True,
+    )
+
+
+def _checkpoint(path: Path, config: Any) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """The same for one of our files beside the final weights, which Hugging Face would not look for."""
+    hf_model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    keys = hf_model.load_state_dict(load_file(path), strict=False)
+    return hf_model, {"missing_keys": keys.missing_keys, "unexpected_keys": keys.unexpected_keys, "mismatched_keys": []}
+
+
 def _load_weights(folder: Path, config: Any, file: str = WEIGHTS) -> torch.nn.Module:
     try:
-        if file != WEIGHTS:  # our own file beside the final weights, which Hugging Face would not look for
-            hf_model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-            hf_model.load_state_dict(load_file(folder / file))
-            return hf_model
-        hf_model, info = AutoModelForCausalLM.from_pretrained(
-            str(folder),
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # reported in info and refused below, in one sentence
-            output_loading_info=True,
-        )
+        hf_model, info = _final_weights(folder, config) if file == WEIGHTS else _checkpoint(folder / file, config)
     except Exception as error:
         raise ModelError(
             f"The weights in {folder} ({file}) cannot be read, they may be damaged or cut short "
@@ -384,14 +392,12 @@ def _load_weights(folder: Path, config: Any, file: str = WEIGHTS) -> torch.nn.Mo
         keys = sorted(key if isinstance(key, str) else key[0] for key in info[f"{what}_keys"])
         if keys:
             raise ModelError(
-                f"The weights in {folder} (model.safetensors) do not fit its config.json ({len(keys)} {what}, such "
+                f"The weights in {folder} ({file}) do not fit its config.json ({len(keys)} {what}, such "
                 f"as {keys[0]}): pass a folder whose two files were saved together."
             )
     for key, parameter in hf_model.named_parameters():
         if not parameter.isfinite().all():
-            raise ModelError(
-                f"The weights in {folder} (model.safetensors) have NaN or infinity in {key}: {_remedy(folder)}."
-            )
+            raise ModelError(f"The weights in {folder} ({file}) have NaN or infinity in {key}: {_remedy(folder)}.")
     return hf_model
 
 

@@ -898,6 +898,11 @@ def forgets_to_transpose(writes, scale, w_u, right, wrong):
     return _mean_and_error((writes[:, :, -1] / scale[:, -1] * directions).sum(-1))
 
 
+@wrong("0.8", says="a token's direction is a column")
+def takes_rows_again(writes, scale, w_u, right, wrong):
+    return _mean_and_error(torch.einsum("cbd,bd->cb", writes[:, :, -1] / scale[:, -1], w_u[right] - w_u[wrong]))
+
+
 @wrong("0.8", says="two tensors (mean, standard error)")
 def returns_the_mean(*args):
     return _values(*args).mean(-1)

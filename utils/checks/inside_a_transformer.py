@@ -520,8 +520,9 @@ def _compare_circuits(attempt: Attempt, weights: list[Tensor], name: str) -> tup
 def attribute_logit_difference(attempt: Attempt) -> None:
     """Truth: `direct_logit_attribution` of TransformerLens; the sum is the model's own logit difference."""
     column = "a token's direction is a column of w_u, of length d_model: w_u[:, token]"
-    attempt.on_error |= {"size mismatch": column, "out of bounds for dimension 0": column}
+    attempt.on_error["size mismatch"] = column
     for name, model in _both_models():
+        attempt.on_error[f"out of bounds for dimension 0 with size {model.cfg.d_model}"] = column
         tokens, right, wrong = _attribution_inputs(model, attempt)
         writes, scale = _stacked_writes(model, tokens)
         args = (writes[:, 0], scale[0], model.W_U.detach().clone(), right, wrong)
@@ -746,6 +747,9 @@ def mean_attribution(attempt: Attempt) -> None:
         ("on `world`", shipped_model(), 7),
         ("on a model with 3 layers", small_model(), 5),
     ]:
+        attempt.on_error[f"out of bounds for dimension 0 with size {model.cfg.d_model}"] = (
+            "a token's direction is a column of w_u, of length d_model: w_u[:, right]"
+        )
         tokens, right, wrong = _batch_inputs(model, attempt, n)
         writes, scale = _stacked_writes(model, tokens)
         library = library_attribution(model, tokens, answer_tokens=right, incorrect_tokens=wrong).attribution

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from utils.datasets.world import lexicon as lex
 from utils.datasets.world.core import (
     Draft,
-    Template,
     Type,
     check_choice,
     choose,
@@ -165,22 +164,18 @@ def _person(rng: random.Random, split: str, *, relation=None, person=None, templ
 
 # What is so of a person right behind the name, in any order: a reason to know it there.
 _REGISTER = {
-    n: Template(
-        f"register/{n}",
-        " ".join(["Register : {first_name} {surname}", *(f"{{value_{i}}}" for i in range(1, n + 1)), "."]),
-        {"first_name": 3, "surname": 4} | {f"value_{i}": 4 + i for i in range(1, n + 1)},
+    "register": group(
+        "register",
+        [
+            " ".join(["Register : {first_name} {surname}", *(f"{{value_{i}}}" for i in range(1, n + 1)), "."])
+            for n in (2, 3, 4)
+        ],
     )
-    for n in (2, 3, 4)
 }
-_REGISTERS = {
-    "register": {
-        "train": tuple(_REGISTER.values()), "held_out_templates": (), "held_out_words": tuple(_REGISTER.values())
-    }
-}  # fmt: skip
 
 
 def _register(rng: random.Random, split: str, *, person=None, template=None) -> Draft:
-    chosen = choose_template(rng, _REGISTERS["register"], split, template)
+    chosen = choose_template(rng, _REGISTER["register"], split, template)
     if person is not None:
         check_choice("person", person, PEOPLE)
     name = person or _pick_person(rng)
@@ -196,5 +191,5 @@ TYPES = {
         _person, ("answer",), 0.14, _PERSON,
         [w for values in (*_FIRST_NAMES.values(), _SURNAMES, *RELATIONS.values()) for w in values],
     ),
-    "register": Type(_register, ("value_1", "value_2", "value_3", "value_4"), 0.08, _REGISTERS, ()),
+    "register": Type(_register, ("value_1", "value_2", "value_3", "value_4"), 0.08, _REGISTER, ()),
 }  # fmt: skip

@@ -82,6 +82,7 @@ def _traced(tracing: Tracing) -> dict[str, float]:
     strongest = best(heads)[0]
     values["share moved by patching the strongest head at the last position"] = heads[strongest]
     values["block of that head"] = strongest[0]
+    values["number of that head in its block"] = strongest[1]
     for name, where in positions.items():
         if len(where) == 1 and name != LAST_POSITION:
             values[f"attention of that head to {name}"] = tracing.attention(-1, where[0])[strongest]

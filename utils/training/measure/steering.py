@@ -27,8 +27,8 @@ from utils.training.measure.linear import (
     prompt_ids,
     statement_end,
 )
+from utils.training.measure.tracing import Hook
 
-Hook = tuple[str, Callable]  # a hook's name and its function, as `run_with_hooks` takes them
 Direction = Float[Tensor, " d_model"]
 
 N_FIT = 300  # sentences a direction is taken from
