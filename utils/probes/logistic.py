@@ -31,7 +31,8 @@ from utils.probes.base import LinearProbes
 _MEMORY = 4  # pairs that L-BFGS keeps
 _CHUNK = 2**20  # numbers held by the sites that are solved together: 4 MiB in float32, near a cache's size
 _COARSE = 1e-6  # float32 stops where the gradient has fallen to this share of its first length,
-_COARSE_STEPS = 50  # or after so many steps: where columns differ much in size, rounding may not let it fall so far
+_COARSE_STEPS = 30  # or after so many steps: where columns differ much in size, rounding may not let it fall so far
+_SHARED_STEPS = 20  # in float64; what is not done then (weak penalties, separable classes) goes on by Newton's method
 _FLAT = 0.2  # a line search ends where the slope has fallen to this share of its first value,
 _TRIALS = 6  # or after so many points
 
@@ -361,7 +362,7 @@ def _minimise(x: Float[Tensor, "site n d"], loss, options: _Options, where: str)
     start = torch.zeros(len(x), x.shape[-1], loss.columns, device=x.device)
     coarse = _Problem(x.float(), loss.to(torch.float32), penalty.float(), precondition.float(), d_model)
     few = min(_COARSE_STEPS, options.max_iter)
-    coarsely = coarse.lbfgs(start, lambda here: here.slope <= _COARSE * here.first_slope, few)
+    coarsely = coarse.descend(start, lambda here: here.slope <= _COARSE * here.first_slope, few)
 
     fine = _Problem(x.double(), loss.to(torch.float64), penalty, precondition, d_model)
     rounding = 1e-12 * x.shape[1] * float(x.abs().max())
@@ -372,11 +373,21 @@ def _minimise(x: Float[Tensor, "site n d"], loss, options: _Options, where: str)
             return here.slope <= 100 * rounding
         return (here.slope <= options.tol * options.penalty * fine.length(here.w)) | (here.slope <= rounding)
 
-    end = fine.lbfgs(coarsely.w.double(), done, options.max_iter - coarsely.steps)
-    distance = end.slope / options.penalty if options.penalty else fine.newton_step(end)
+    shared = options.max_iter - coarsely.steps
+    if isinstance(loss, _Logistic):
+        shared = min(shared, _SHARED_STEPS)
+    end = fine.descend(coarsely.w.double(), done, shared)
+    steps = coarsely.steps + end.steps
+    if isinstance(loss, _Logistic):
+        end = fine.descend(end.w, done, options.max_iter - steps, exact=True)
+        steps += end.steps
+    if options.penalty:
+        distance = end.slope / options.penalty
+    else:
+        distance = fine.length(fine.newton(end, torch.ones_like(end.slope, dtype=torch.bool)))
     bound = torch.where(distance == 0, 0.0, distance / fine.length(end.w))
     converged = done(end) if options.penalty else bound <= options.tol
-    return end.w, bound.flatten(1), converged.flatten(1), coarsely.steps + end.steps
+    return end.w, bound.flatten(1), converged.flatten(1), steps
 
 
 def _inverse_of_bound(x: Tensor, loss, penalty: Tensor, where: str) -> Float[Tensor, "site d d"]:
@@ -432,18 +443,8 @@ class _Problem:
         weights = w[:, : self.d_model]
         return self.loss.inner(weights, weights).sqrt()
 
-    def newton_step(self, here: _Point) -> Float[Tensor, "site 1 problem"]:
-        """Length of Newton's step, for losses without a penalty (logistic ones): the distance left, to first order."""
-        bends = self.loss.second(here.logits).unbind(-1)
-        seconds = [self.x.mT @ (bend[..., None] * self.x) for bend in bends]
-        steps = []
-        for second, gradient in zip(seconds, here.gradient.unbind(-1), strict=True):
-            step, singular = torch.linalg.solve_ex(second, gradient)
-            steps.append(torch.where(singular > 0, math.inf, step.norm(dim=-1)))
-        return torch.stack(steps, dim=-1)[:, None]
-
-    def lbfgs(self, w: Tensor, done: Callable[[_Point], Tensor], max_iter: int) -> _Point:
-        """Preconditioned L-BFGS (Liu and Nocedal 1989), all problems in step, until each is done."""
+    def descend(self, w: Tensor, done: Callable[[_Point], Tensor], max_iter: int, exact: bool = False) -> _Point:
+        """All problems in step until each is done: preconditioned L-BFGS (Liu and Nocedal 1989), or Newton's method."""
         logits = self.x @ w
         gradient = self.gradient(w, self.loss.residual(logits))
         pairs: list[tuple[Tensor, Tensor]] = []
@@ -454,13 +455,26 @@ class _Problem:
             finished = done(here)
             if finished.all() or step == max_iter:
                 return here
-            direction = -self._newton_like(gradient, pairs) * ~finished
+            direction = -self.newton(here, ~finished) if exact else -self._newton_like(gradient, pairs) * ~finished
             along = self.x @ direction
             size, residual = self._line_search(w, gradient, direction, logits, along)
             move = size * direction
             new_gradient = self.gradient(w + move, residual)
             pairs = [*pairs, (move, new_gradient - gradient)][-_MEMORY:]
             w, logits, gradient = w + move, torch.addcmul(logits, size, along), new_gradient
+
+    def newton(self, here: _Point, wanted: Bool[Tensor, "site 1 label"]) -> Float[Tensor, "site d label"]:
+        """The inverse second derivative times the gradient, for logistic losses; 0 for problems that are not wanted.
+
+        One system for each problem: used for the few that the shared preconditioner does not serve.
+        """
+        steps, unit = torch.zeros_like(here.gradient), torch.eye(self.x.shape[-1], device=self.x.device)
+        bends = self.loss.second(here.logits)
+        for site, _, label in wanted.nonzero().tolist():
+            second = (self.x[site].mT * bends[site, :, label]) @ self.x[site] + self.penalty * unit
+            step, singular = torch.linalg.solve_ex(second, here.gradient[site, :, label])
+            steps[site, :, label] = math.inf if singular else step
+        return steps
 
     def _newton_like(self, gradient: Tensor, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
         """The two-loop recursion: an approximate inverse of the second derivative, times the gradient."""
