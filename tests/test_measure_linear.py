@@ -8,7 +8,7 @@ from utils import models
 from utils.datasets import world
 from utils.training.gpt2 import GPT2, Recipe, init_weights, to_hf
 from utils.training.measure import linear, steering
-from utils.training.measure.accuracy import SEED, answer_logits, beats_distractor, mismatching
+from utils.training.measure.accuracy import SEED, answer_logits, beats_distractor, ids_of, mismatching
 
 SMALL = Recipe(d_vocab=len(world.VOCABULARY), steps=1, n_layers=2, d_model=32, n_heads=2, d_mlp=64)
 
@@ -41,23 +41,6 @@ def _planted(n: int, seed: int, strength: float = 3.0, d_model: int = 64) -> tup
     planted = torch.randn(d_model, generator=torch.Generator().manual_seed(9))
     activations[1] += strength * labels[:, None] * planted / planted.norm()
     return activations, labels.numpy()
-
-
-def _resid(model, tokens, hooks) -> dict[str, torch.Tensor]:
-    """The residual stream before each block, as its MLP reads it, and after it, while the hooks are at work."""
-    seen = {}
-
-    def keep(name):
-        def hook(value, hook):
-            seen[name] = value.clone()
-
-        return hook
-
-    places = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post")
-    names = [f"blocks.{layer}.{place}" for layer in range(SMALL.n_layers) for place in places]
-    with torch.no_grad():
-        model.run_with_hooks(tokens, fwd_hooks=[*hooks, *((name, keep(name)) for name in names)])
-    return seen
 
 
 # --- Probes ---
@@ -203,48 +186,6 @@ def test_the_lens_after_the_last_block_is_the_model(model):
 # --- Interventions ---
 
 
-def test_a_vector_loses_its_component_and_nothing_else(direction):
-    unit, vectors = direction / direction.norm(), torch.randn(5, 3, SMALL.d_model)
-    left = steering.without(vectors, direction)
-    assert (left @ unit).abs().max() < 1e-5
-    assert torch.allclose(left + (vectors @ unit)[..., None] * unit, vectors, atol=1e-5)
-    assert torch.allclose(steering.without(left, direction), left, atol=1e-5)
-
-
-def test_ablated_everywhere_the_stream_never_has_the_direction(model, direction):
-    tokens, unit = linear.prompt_ids(linear.claims(6, 0, "gender")), direction / direction.norm()
-    untouched = _resid(model, tokens, [])
-    assert all((resid @ unit).abs().max() > 0.1 for resid in untouched.values())
-    ablated = _resid(model, tokens, steering.ablate_everywhere(model, direction))
-    assert all((resid @ unit).abs().max() < 1e-4 for resid in ablated.values())
-
-
-def test_ablation_and_addition_change_one_block_and_position(model, direction):
-    batch = linear.claims(6, 0, "gender")
-    tokens, positions, rows = linear.prompt_ids(batch), [linear.predicting(s) for s in batch], torch.arange(6)
-    after = "blocks.1.hook_resid_pre"
-    clean = _resid(model, tokens, [])[after]
-    without = steering.without(clean[rows, positions], direction)
-    for hooks, expected in (
-        (steering.ablate_after(0, direction, positions), without),
-        (steering.ablate_after(0, direction, positions, 3.0), without + 3 * direction / direction.norm()),
-        (steering.add_after(0, 2 * direction, positions), clean[rows, positions] + 2 * direction),
-    ):
-        changed = _resid(model, tokens, hooks)[after]
-        assert torch.allclose(changed[rows, positions], expected, atol=1e-5)
-        changed[rows, positions] = clean[rows, positions]
-        assert torch.equal(changed, clean)
-
-
-def test_adding_nothing_changes_nothing(model, direction):
-    batch = linear.claims(6, 0, "gender")
-    tokens = linear.prompt_ids(batch)
-    with torch.no_grad():
-        clean = model(tokens)
-        added = model.run_with_hooks(tokens, fwd_hooks=steering.add_after(0, 0 * direction, [1] * 6))
-    assert torch.equal(added, clean)
-
-
 def test_mean_differences_find_a_planted_direction():
     activations, labels = _planted(2000, 3)
     (found,) = steering.mean_differences(activations, labels == 1)
@@ -252,10 +193,15 @@ def test_mean_differences_find_a_planted_direction():
     assert torch.cosine_similarity(found, planted, dim=0) > 0.9 and abs(found.norm() - 3) < 0.5
 
 
-def test_random_directions_have_the_norm_and_nothing_else_in_common(direction):
-    first, again, other = (steering.random_like(direction, seed) for seed in (0, 0, 1))
-    assert torch.equal(first, again) and not torch.equal(first, other)
-    assert first.norm() == pytest.approx(direction.norm().item(), rel=1e-5)
+def test_a_verb_is_turned_by_what_its_logit_reads(model):
+    """After the last block, each sentence's own direction: towards the wrong form, all verbs turn, and back."""
+    batch = mismatching("pp", 10, "train")
+    pairs = [s.answer for s in batch], [s.distractor for s in batch]
+    right, wrong = (model.W_U[:, ids_of(words)].T for words in pairs)
+    positions = steering.positions_of(batch, linear.predicting)
+    for sign, share in ((1, 1.0), (-1, 0.0)):
+        hooks = steering.add_after(SMALL.n_layers - 1, sign * 1000 * (wrong - right), positions)
+        assert steering._turned(model, batch, hooks) == share
 
 
 def test_adding_the_unembedding_of_a_word_makes_the_model_say_it(model):

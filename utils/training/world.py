@@ -89,6 +89,18 @@ _MLP_0 = "top-1 accuracy with MLP 0 mean-ablated at"
 _FORMS = ("one_pair", "bystander", "two_pairs")
 
 
+_VERBS = "number: verbs in the wrong number"
+_NUMBER_IN_USE = (  # bounds set after all seeds were seen
+    Claim(f"{_VERBS}, direction added at the subject after block 0", at_least=0.9),
+    Claim(f"{_VERBS}, direction added at the last word after block 3", at_least=0.9),
+    Claim(f"{_VERBS}, random direction added at the subject after block 0", at_most=0.2),
+    Claim(f"{_VERBS}, random direction added at the last word after block 3", at_most=0.1),
+    Claim(f"{_VERBS}, INLP subspace taken out at the subject after block 0", at_least=0.2, tolerance=0.1),
+    Claim(f"{_VERBS}, INLP subspace taken out at the subject after block 2", at_most=0.05),
+    Claim(f"{_VERBS}, random subspace taken out at the subject after block 0", at_most=0.05),
+)
+
+
 def _steering(best: float) -> tuple[Claim, ...]:
     """That directions steer, random ones do not, and where sentiment is read without being used."""
     sorry, positive = "refusal: harmless requests answered Sorry", "sentiment: negative reviews called positive"
@@ -189,6 +201,7 @@ _WORLD_CLAIMS = (
     Claim('number: logit lens, share right, object relatives, after block 2', at_least=0.9),
     *_TRUTH,
     *_steering(best=0.9),
+    *_NUMBER_IN_USE,
 )  # fmt: skip
 _HEADS_CLAIMS = (
     *_ACCURACY,

@@ -14,11 +14,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformer_lens import TransformerBridge
 
+from utils import probes
 from utils.datasets import world
-from utils.training.measure.accuracy import SEED, ids_of
+from utils.steering import Direction, ablate_after, ablate_everywhere, add_after, random_like, remove_after
+from utils.training.measure.accuracy import SEED, ids_of, mismatching
 from utils.training.measure.linear import (
     FIT_SEED,
     RELATIONS,
+    C,
     Position,
     Reading,
     claims,
@@ -29,11 +32,10 @@ from utils.training.measure.linear import (
 )
 from utils.training.measure.tracing import Hook
 
-Direction = Float[Tensor, " d_model"]
-
 N_FIT = 300  # sentences a direction is taken from
 N_CHOOSE = 40  # sentences a block is chosen on
 N_TEST = 80
+INLP_DIRECTIONS = 8
 CHOOSE_SEED = SEED + 2
 RANDOM_SEEDS = range(5)
 
@@ -47,59 +49,6 @@ def mean_differences(
     """Mean over the positive sentences minus mean over the others, after each block (the embeddings are left out)."""
     positive = torch.from_numpy(is_positive)
     return resid[1:, positive].mean(1) - resid[1:, ~positive].mean(1)
-
-
-def random_like(direction: Direction, seed: int) -> Direction:
-    """A random direction of the same norm."""
-    drawn = torch.randn(direction.shape, generator=torch.Generator().manual_seed(seed))
-    return drawn * direction.norm() / drawn.norm()
-
-
-def without(resid: Float[Tensor, "... d_model"], direction: Direction) -> Float[Tensor, "... d_model"]:
-    """The vectors without their component along the direction."""
-    unit = direction / direction.norm()
-    return resid - (resid @ unit)[..., None] * unit
-
-
-def add_after(block: int, vector: Direction, positions: Sequence[int]) -> list[Hook]:
-    """Adds the vector after a block, at one position of each sentence."""
-
-    def hook(resid: Tensor, hook: object) -> Tensor:
-        resid = resid.clone()
-        resid[torch.arange(len(resid)), positions] += vector
-        return resid
-
-    return [(f"blocks.{block}.hook_resid_post", hook)]
-
-
-def ablate_after(block: int, direction: Direction, positions: Sequence[int], component: float = 0.0) -> list[Hook]:
-    """Sets the component along the direction after a block, at one position of each sentence.
-
-    0 is directional ablation. It is neutral only where the other class has no component either; else its mean is what
-    to set (Marshall et al. 2024, arXiv 2411.09003).
-    """
-
-    def hook(resid: Tensor, hook: object) -> Tensor:
-        resid, rows = resid.clone(), torch.arange(len(resid))
-        resid[rows, positions] = without(resid[rows, positions], direction) + component * direction / direction.norm()
-        return resid
-
-    return [(f"blocks.{block}.hook_resid_post", hook)]
-
-
-def ablate_everywhere(model: TransformerBridge, direction: Direction) -> list[Hook]:
-    """Directional ablation at all positions and layers (Arditi et al. 2024, arXiv 2406.11717).
-
-    Every vector that is written to the residual stream is freed of the direction, hence every sum of them. (A hook at
-    ``hook_resid_mid`` would change what the MLP reads but not the stream itself: a bridge adds the MLP's output to the
-    value before the hook.)
-    """
-
-    def hook(written: Tensor, hook: object) -> Tensor:
-        return without(written, direction)
-
-    writers = [f"blocks.{i}.{name}" for i in range(model.cfg.n_layers) for name in ("hook_attn_out", "hook_mlp_out")]
-    return [(name, hook) for name in ("blocks.0.hook_resid_pre", *writers)]
 
 
 @torch.no_grad()
@@ -288,7 +237,59 @@ def truth(model: TransformerBridge) -> dict[str, float]:
     return rows
 
 
+# --- Number ---------------------------------------------------------------------------------------
+
+
+def subject(sentence: world.Sentence) -> int:
+    """The noun that the verb agrees with."""
+    return sentence.roles["subject"]
+
+
+def number(model: TransformerBridge) -> dict[str, float]:
+    """Plural minus singular subjects: added against the subject's number, and taken out, by place and block.
+
+    Taken out (amnesic probing: Elazar et al. 2021, arXiv 2006.00995) are the `INLP_DIRECTIONS` that successive probes
+    find; the component in them is replaced by its mean. The control are random subspaces of the same size. Both counts
+    are of verbs that end up in the other number than the subject's.
+    """
+    fit = in_pairs("agreement", N_FIT, FIT_SEED, form="pp")
+    test = mismatching("pp", N_TEST, "held_out_words")
+    reading, is_plural = Reading.of(model, fit), _is(fit, "number", "plural")
+    towards = torch.from_numpy(1.0 - 2 * _is(test, "number", "plural"))[:, None].float()
+    rows = {"untouched": _turned(model, test, [])}
+    for place, position in (("the subject", subject), ("the last word", predicting)):
+        resid, positions = reading.at(position), positions_of(test, position)
+        found = probes.inlp(resid[1:], torch.from_numpy(is_plural), INLP_DIRECTIONS, C=C, standardize=True)
+        for block, direction in enumerate(mean_differences(resid, is_plural)):
+            where = f"{place} after block {block}"
+            drawn = [random_like(direction, seed) for seed in RANDOM_SEEDS]
+            spaces = [probes.random_subspace(len(direction), INLP_DIRECTIONS, seed) for seed in RANDOM_SEEDS]
+            mean = resid[block + 1].mean(0)
+
+            def added(vector: Direction, block: int = block, positions: list[int] = positions) -> float:
+                return _turned(model, test, add_after(block, towards * vector, positions))
+
+            def taken_out(space: probes.Subspace, block: int = block, positions=positions, mean=mean) -> float:
+                return _turned(model, test, remove_after(block, space, mean, positions))
+
+            rows[f"direction added at {where}"] = added(direction)
+            rows[f"random direction added at {where}"] = float(np.mean([added(vector) for vector in drawn]))
+            rows[f"INLP subspace taken out at {where}"] = taken_out(found[block])
+            rows[f"random subspace taken out at {where}"] = float(np.mean([taken_out(space) for space in spaces]))
+    return {f"verbs in the wrong number, {name}": value for name, value in rows.items()}
+
+
+@torch.no_grad()
+def _turned(model: TransformerBridge, batch: Sequence[world.Sentence], hooks: Sequence[Hook]) -> float:
+    """Share of the sentences in which the wrong form of the verb has the higher logit."""
+    logits = model.run_with_hooks(prompt_ids(batch), fwd_hooks=list(hooks))
+    rows = torch.arange(len(batch))
+    logits = logits[rows, [predicting(s) for s in batch]]
+    right, wrong = ids_of([s.answer for s in batch]), ids_of([s.distractor for s in batch])
+    return float((logits[rows, wrong] > logits[rows, right]).float().mean())
+
+
 def measure(model: TransformerBridge) -> dict[str, float]:
     """Effects of directions on what the model answers; pass an untrained twin to see that none is left."""
-    kinds = {"refusal": refusal, "sentiment": sentiment, "truth": truth}
+    kinds = {"number": number, "refusal": refusal, "sentiment": sentiment, "truth": truth}
     return {f"{kind}: {name}": value for kind, phenomenon in kinds.items() for name, value in phenomenon(model).items()}
