@@ -42,6 +42,33 @@ def test_success_is_one_deterministic_line(double, capsys):
     assert capsys.readouterr().out == line + line
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda ends, skip: ends.pop(0),
+        lambda ends, skip: ends[1].mul_(2),
+        lambda ends, skip: skip.add(7),
+    ],
+    ids=["list", "tensor in a list", "set"],
+)
+def test_lists_and_sets_that_are_changed_are_told_and_the_checks_own_stay(monkeypatch, damage):
+    monkeypatch.setattr(core, "EXERCISES", {})
+    ends, skip = [3, torch.ones(2), 5], {1, 2}
+
+    @exercise("9.3", hints=("first",))
+    def count(attempt: Attempt) -> None:
+        with attempt.holds("counts"):
+            attempt.close(attempt(ends, skip), 5.0)
+
+    count(lambda ends, skip: len(ends) + len(skip))
+    assert "was changed in place" in message(count, lambda ends, skip: damage(ends, skip) is None or 5)
+    assert len(ends) == 3 and ends[1].tolist() == [1, 1] and skip == {1, 2}
+
+
+def test_a_sparse_tensor_is_a_tensor(double):
+    double(lambda x: (2 * x).to_sparse())
+
+
 def test_hidden_run_is_silent_and_on_other_inputs(double, capsys):
     seen = []
     double(lambda x: seen.append(x) or 2 * x)

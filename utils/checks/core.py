@@ -276,6 +276,7 @@ class Attempt:
         if not isinstance(value, Tensor):
             self.fail("a tensor", describe(value))
         value = value.detach().to("cpu")
+        value = value if value.layout == torch.strided else value.to_dense()
         if value.is_complex():
             self.fail("real numbers", describe(value))
         value = value.to(torch.float64)
@@ -366,18 +367,22 @@ class _ModelState:
 
 
 def _copy(value: Any) -> Any:
-    """Tensors cloned, also inside a dictionary; everything else as it is."""
+    """Tensors cloned, also inside dictionaries and lists, and sets copied; everything else as it is."""
     if isinstance(value, dict):
         return {key: _copy(part) for key, part in value.items()}
-    return value.clone() if isinstance(value, Tensor) else value
+    if isinstance(value, list):
+        return [_copy(part) for part in value]
+    return value.clone() if isinstance(value, Tensor) else set(value) if isinstance(value, set) else value
 
 
 def _same(before: Any, after: Any) -> bool:
-    """Whether what a function was given is what it left behind (tensors and dictionaries of tensors)."""
+    """Whether what a function was given is what it left behind (tensors, lists, sets, dictionaries)."""
     if isinstance(before, dict):
         return before.keys() == after.keys() and all(_same(before[key], after[key]) for key in before)
+    if isinstance(before, list):
+        return len(before) == len(after) and all(map(_same, before, after))
     if not isinstance(before, Tensor):
-        return True
+        return not isinstance(before, set | str | int | float) or before == after
     if before.shape != after.shape or before.dtype != after.dtype:
         return False
     return bool(torch.equal(torch.nan_to_num(before.detach()), torch.nan_to_num(after.detach())))
