@@ -378,7 +378,7 @@ def _minimise(x: Float[Tensor, "site n d"], loss, options: _Options, where: str)
         shared = min(shared, _SHARED_STEPS)
     end = fine.descend(coarsely.w.double(), done, shared)
     steps = coarsely.steps + end.steps
-    if isinstance(loss, _Logistic):
+    if isinstance(loss, _Logistic) and steps < options.max_iter and not done(end).all():
         end = fine.descend(end.w, done, options.max_iter - steps, exact=True)
         steps += end.steps
     if options.penalty:
