@@ -7,7 +7,8 @@ The optimum is scikit-learn's: the penalised log loss
 with an intercept b that is not penalised. What makes a grid cheap is what its probes share. The second derivative of
 the loss is at most a quarter of X^T X, whatever the label (Böhning and Lindsay 1988), so one Cholesky factor for each
 site preconditions every label there; L-BFGS with an exact line search along each direction then needs about ten
-products with X, in float32. The last steps and the certificate are computed in float64.
+products with X, in float32. The last steps and the certificate are computed in float64; binary probes that are not
+done by then (weak penalties, separable classes) go on by Newton's method, one by one.
 
 The certificate: the loss is convex and the penalty's curvature is 1 / C, so a gradient of length g means that the
 weights are at most C g away from the optimum.
