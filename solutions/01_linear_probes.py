@@ -1308,6 +1308,10 @@ def english(sentence: world.Sentence) -> str:
     return text[0].upper() + text[1:]
 
 
+# %% [markdown]
+# Texts of unequal length are read one at a time, each at its own last token.
+
+# %%
 def last_token(model: TransformerBridge, texts: list[str]) -> Float[Tensor, "layer text d_model"]:
     """The stream at the last token, before the first block and after each."""
     names = ["blocks.0.hook_resid_pre", *(f"blocks.{i}.hook_resid_post" for i in range(model.cfg.n_layers))]
@@ -1324,6 +1328,10 @@ def real_data(model: TransformerBridge, kind: str, split: str, n: int) -> tuple[
     return last_token(model, [english(sentence) for sentence in both]), signs.to(session.device())
 
 
+# %% [markdown]
+# Standardise by the fitting sentences, fit a ridge probe at every layer, and count on sentences with other words:
+
+# %%
 def real_accuracy(model: TransformerBridge, kind: str) -> Float[Tensor, "layer"]:
     """Accuracy of your ridge probes by layer, fitted on 240 sentences, tested on 120 with other words."""
     x, y = real_data(model, kind, "train", 240)

@@ -244,6 +244,19 @@ class TestModelsAreProtected:
             attempt(model)
         assert model.run_with_cache(torch.tensor([[1, 4]]))
 
+    def test_forbidden_class_method_is_given_back(self):
+        class Library:
+            def fit(self):
+                return 1
+
+        attempt = self.attempt(lambda x: Library().fit())
+        with (
+            pytest.raises(CheckFailed, match=r"a call of the library's fit"),
+            attempt.without(Library, "fit", "build it", "the library's fit"),
+        ):
+            attempt(1)
+        assert Library().fit() == 1
+
     def test_dictionaries_of_tensors(self):
         attempt = self.attempt(lambda parts: parts["a"].add_(1))
         with pytest.raises(CheckFailed, match="`parts` was changed in place"):

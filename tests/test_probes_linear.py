@@ -236,7 +236,10 @@ BAD = {
     "labels not aligned": (lambda: probes.fit_logistic(X, Y[:, :-1]), r"y has shape \[4, 399\]"),
     "labels by row": (lambda: probes.fit_logistic(X, Y.T), r"y has shape \[400, 4\]"),
     "three classes": (lambda: probes.fit_logistic(X, Y[0] + Y[1]), "expected 0 and 1"),
-    "NaN label": (lambda: probes.fit_logistic(X, torch.full((400,), math.nan)), "y holds NaN"),
+    "NaN label": (
+        lambda: probes.fit_logistic(X, torch.full((400,), math.nan)),
+        r"y holds 400 NaN or infinite values, the first at \[0\]",
+    ),
     "one class": (lambda: probes.fit_logistic(X, torch.stack([Y[0], Y[0] * 0])), "label 1 has one class only"),
     "one class in a fold": (
         lambda: probes.fit_logistic(X, Y[0], folds=torch.stack([Y[0] >= 0, Y[0] == 1])),

@@ -28,6 +28,7 @@ from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -227,17 +228,19 @@ class Attempt:
     # ------------------------------------------------------------- comparisons
 
     @contextmanager
-    def without(self, model: torch.nn.Module, method: str, instead: str):
-        """Inside the block, calling ``model.method`` fails with a pointer to what the exercise is about."""
+    def without(self, owner: Any, name: str, instead: str, shown: str = ""):
+        """Inside the block, calling ``owner.name`` fails with a pointer to what the exercise is about.
+
+        Args:
+            owner: a model, a class or a module.
+            shown: what the message calls it, default ``model.name``.
+        """
 
         def forbidden(*args: Any, **kwargs: Any) -> None:
-            self.fail(f"your own {self.entry.name}", f"a call of model.{method}", instead)
+            self.fail(f"your own {self.entry.name}", f"a call of {shown or f'model.{name}'}", instead)
 
-        setattr(model, method, forbidden)
-        try:
+        with mock.patch.object(owner, name, forbidden):
             yield
-        finally:
-            delattr(model, method)
 
     @property
     def title(self) -> str:

@@ -16,6 +16,8 @@ from jaxtyping import Bool, Float
 from sklearn.model_selection import GroupKFold, StratifiedKFold
 from torch import Tensor
 
+from utils.probes._arguments import check_finite
+
 
 @dataclass(frozen=True)
 class LinearProbes:
@@ -93,9 +95,7 @@ def features(x: Tensor, name: str = "x") -> Tensor:
         raise ValueError(f"{name} has dtype {x.dtype}, expected floating-point activations")
     x = x.detach()
     if not torch.isfinite(x.sum()):  # the sum is cheap, and no NaN or infinity escapes it
-        bad = (~torch.isfinite(x)).nonzero()
-        if len(bad):
-            raise ValueError(f"{name} holds {len(bad)} NaN or infinite values, the first at {bad[0].tolist()}")
+        check_finite(name, x)
     if x.dtype in (torch.float16, torch.bfloat16):
         x = x.float()
     return x.reshape(-1, *x.shape[-2:])
@@ -134,8 +134,7 @@ def aligned(y: Tensor, x: Tensor, with_label_axis: bool | None = None) -> Tensor
     if y.dim() not in axes or y.shape[-1] != n:
         expected = f"[{n}]" if axes == (1,) else f"[{n}] or [label, {n}]"
         raise ValueError(f"y has shape {list(y.shape)}, expected {expected}: x has {n} rows")
-    if y.is_floating_point() and not torch.isfinite(y).all():
-        raise ValueError(f"y holds NaN or infinite values, the first at {(~torch.isfinite(y)).nonzero()[0].tolist()}")
+    check_finite("y", y)
     return y
 
 
