@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import AutoTokenizer, BertConfig, GPT2LMHeadModel
+from transformers import AutoTokenizer, BertConfig, GPT2Config, GPT2LMHeadModel
 from transformers.utils import logging as hf_logging
 
 from tests.local_gpt2 import PLACES, WORLD_WORDS, make_local_gpt2, make_local_world, write_card
@@ -632,3 +632,44 @@ def test_world():
         model("The capital of Frence is")
     twin = models.untrained_twin("world", device="cpu")
     assert not twin(TEXT).allclose(model(TEXT))
+
+
+# --- Models made in memory
+
+
+@pytest.mark.parametrize("processed", [True, False])
+@pytest.mark.parametrize("name", ["gpt2", "world"])
+def test_wrap_is_load_without_a_folder(originals, name, processed, capfd):
+    hf_model = GPT2LMHeadModel.from_pretrained(originals[name], dtype=torch.float32).train()
+    tokenizer = AutoTokenizer.from_pretrained(originals[name], local_files_only=True, add_bos_token=True)
+    random_state = torch.get_rng_state()
+    capfd.readouterr()
+    wrapped = models.wrap(hf_model, tokenizer, "made here", processed=processed, device="cpu")
+    assert capfd.readouterr() == ("", "")
+    assert torch.get_rng_state().equal(random_state)
+    loaded = models.load(originals[name], processed=processed, device="cpu")
+    assert wrapped.to_tokens(TEXT).equal(loaded.to_tokens(TEXT))
+    assert wrapped(TEXT).equal(loaded(TEXT))
+    assert type(wrapped) is type(loaded)
+    assert not any(module.training for module in wrapped.modules())
+    assert not any(parameter.requires_grad for parameter in wrapped.parameters())
+    if name == "world":
+        with pytest.raises(models.UnknownWordError, match="'Frence' is not among the 18 words of `made here`"):
+            wrapped("Frence")
+
+
+def test_wrap_refuses_what_cannot_be_wrapped(originals, gpt2):
+    tokenizer = gpt2.tokenizer
+    refused(
+        torch.nn.Linear(2, 2),
+        "TransformerLens cannot wrap the model in made here",
+        "GPT-2",
+        load=lambda model: models.wrap(model, tokenizer, "made here", device="cpu"),
+    )
+    small = GPT2LMHeadModel(GPT2Config(vocab_size=5, n_embd=4, n_head=2, n_layer=1, n_positions=8, n_inner=4))
+    refused(
+        small,
+        "made here",
+        "vocab_size 5",
+        load=lambda model: models.wrap(model, tokenizer, "made here", device="cpu"),
+    )

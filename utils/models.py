@@ -184,6 +184,21 @@ def _fresh(config: Any, seed: int) -> torch.nn.Module:
     return fresh_hf(config, seed)
 
 
+def wrap(
+    hf_model: torch.nn.Module,
+    tokenizer: Any,
+    name: str,
+    processed: bool = True,
+    device: str | torch.device | None = None,
+) -> TransformerBridge:
+    """A Hugging Face model that was made in memory (and is changed in place) as `load` would return it.
+
+    Raises ModelError where TransformerLens cannot wrap it.
+    """
+    with _undisturbed():
+        return _boot(name, Path(name), hf_model, tokenizer, processed, device)
+
+
 # --- Where a model lies
 
 
