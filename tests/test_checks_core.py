@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from contextlib import redirect_stdout
 
 import numpy as np
@@ -105,6 +106,7 @@ def test_slips_are_named_even_where_the_shape_differs(double):
         (lambda x: "2x", "a tensor"),
         (lambda x: [x[0], x[0, :2]], "a tensor"),
         (lambda x: [x, None], "a tensor"),
+        (lambda x: 10**400, "a tensor"),
         (lambda x: x.mul_(2), "`x` was changed in place"),
         (lambda x: None, "is there a `return`"),
         (lambda x: 1 / 0, "ZeroDivisionError"),
@@ -233,6 +235,124 @@ class TestModelsAreProtected:
         assert self.attempt(answer)(model) == 1
         assert core.small_model() is model and not model.training
         assert not any(p.requires_grad or p.grad is not None for p in model.parameters())
+
+    @pytest.mark.parametrize("place", ["blocks.0", "ln_final", "", "blocks.1.mlp.hook_out"])
+    @pytest.mark.parametrize(
+        "kind", ["forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"]
+    )
+    def test_left_torch_hooks(self, place, kind):
+        """A model that had run before and one that had not: the libraries' own hooks come with the first run."""
+        for used in (False, True):
+            core.small_model.cache_clear()
+            model = core.small_model()
+            if used:
+                model(torch.tensor([[1, 4]]))
+
+            def answer(model):
+                model(torch.tensor([[1, 4]]))
+                getattr(model.get_submodule(place), f"register_{kind}")(lambda *args: None)
+                return 1
+
+            says = f"a torch hook left on `{place}`" if place else "a torch hook left on it"
+            with pytest.raises(CheckFailed, match=says):
+                self.attempt(answer)(model)
+            assert core.small_model() is not model
+
+    def test_torch_hooks_that_are_removed(self):
+        model = core.small_model()
+
+        def answer(model):
+            handle = model.blocks[0].register_forward_hook(lambda *args: None)
+            model.run_with_cache(torch.tensor([[1, 4]]))
+            handle.remove()
+            return 1
+
+        assert self.attempt(answer)(model) == 1 and core.small_model() is model
+
+    @pytest.mark.parametrize(
+        ("replace", "says"),
+        [
+            (lambda model: setattr(model, "ln_final", torch.nn.Identity()), "whose part `ln_final` was replaced"),
+            (lambda model: setattr(model, "ln_final", torch.nn.LayerNorm(16)), "whose part `ln_final` was replaced"),
+            (lambda model: setattr(model.blocks[1], "mlp", model.blocks[0].mlp), r"whose part `blocks\.1\.mlp` was"),
+            (lambda model: setattr(model, "blocks", model.blocks[:1]), r"whose part `blocks\.1` was replaced"),
+            (lambda model: setattr(model, "forward", lambda *a: torch.zeros(1)), "whose `forward` was replaced"),
+            (
+                lambda model: setattr(model.blocks[1], "forward", lambda x: (x,)),
+                r"whose `blocks\.1\.forward` was replaced",
+            ),
+            (lambda model: setattr(model, "to_tokens", lambda text: None), "whose `to_tokens` was replaced"),
+            (lambda model: setattr(model.cfg, "eps", 1e-6), r"whose setting `cfg\.eps` was changed"),
+            (lambda model: setattr(model.cfg, "n_layers", 1), r"whose setting `cfg\.n_layers` was changed"),
+            (lambda model: model.set_use_attn_result(True), r"whose setting `cfg\.use_attn_result` was changed"),
+        ],
+    )
+    @pytest.mark.parametrize("make", [core.small_model, core.shipped_model])
+    def test_replaced_parts_methods_and_settings(self, make, replace, says):
+        model = make()
+        with pytest.raises(CheckFailed, match=says):
+            self.attempt(lambda model: replace(model) or 1)(model)
+        assert make() is not model
+        assert isinstance(make().ln_final, type(core.small_model().ln_final)) and make().cfg.eps == 1e-5
+
+    def test_parts_that_are_put_back(self):
+        model = core.small_model()
+
+        def answer(model):
+            blocks, norm = list(model.blocks), model.ln_final
+            model.blocks, model.ln_final = torch.nn.ModuleList(blocks[::-1]), torch.nn.Identity()
+            model(torch.tensor([[1, 4]]))
+            model.blocks, model.ln_final = torch.nn.ModuleList(blocks), norm
+            return 1
+
+        assert self.attempt(answer)(model) == 1 and core.small_model() is model
+
+    def test_any_module_is_watched(self):
+        def answer(model):
+            model[0] = torch.nn.Linear(2, 3)
+            return 1
+
+        with pytest.raises(CheckFailed, match="whose part `0` was replaced"):
+            self.attempt(answer)(torch.nn.Sequential(torch.nn.Linear(2, 3)))
+
+    def test_watching_is_quick(self):
+        model = core.shipped_model()
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            assert core._ModelState(model).damage() is None
+            times.append(time.perf_counter() - start)
+        assert min(times) < 0.03  # measured: 0.007
+
+    def test_trained_parameters_are_named(self):
+        model = core.small_model()
+
+        def answer(model):
+            model.requires_grad_(True)
+            model.unembed(torch.ones(1, 1, 16)).sum().backward()
+            model.requires_grad_(False)
+            return 1
+
+        attempt = self.attempt(answer)
+        attempt(model)
+        assert attempt.trained == ["lm_head._original_component.weight"]
+        attempt.answer = lambda model: model.requires_grad_(True) and 1
+        attempt(model)
+        assert len(attempt.trained) == len(list(model.parameters()))
+        attempt.answer = lambda model: 1
+        attempt(model)
+        assert attempt.trained == []
+
+    @pytest.mark.parametrize("stops", [False, True])
+    def test_default_dtype_is_put_back(self, stops):
+        def answer(x):
+            torch.set_default_dtype(torch.float64)
+            return 1 / 0 if stops else 1
+
+        says = "ZeroDivisionError" if stops else r"torch\.float64, for everything that comes after"
+        with pytest.raises(CheckFailed, match=says):
+            self.attempt(answer)(1)
+        assert torch.get_default_dtype() == torch.float32
 
     def test_forbidden_method(self):
         model = core.small_model()

@@ -140,12 +140,15 @@ class Attempt:
         seed: 0 for the run that learners see, another number for the hidden run.
         held: how many properties have held so far.
         on_error: words of an error message -> the likely slip, for errors that the answer's own code raises.
+        trained: the model's parameters that the last call left with a gradient or with another ``requires_grad``.
+            Both are put back and no mistake as such; a check may ask for more.
     """
 
     def __init__(self, entry: Exercise, answer: Callable, seed: int):
         self.entry, self.answer, self.seed, self.held = entry, answer, seed, 0
         digest = hashlib.sha256(f"{entry.id}/{seed}".encode()).digest()
         self.on_error: dict[str, str] = {}
+        self.trained: list[str] = []
         self.generator = torch.Generator().manual_seed(int.from_bytes(digest[:6], "big"))
         self._property = ""
         if not callable(answer):
@@ -170,12 +173,13 @@ class Attempt:
     def __call__(self, *args: Any) -> Any:
         """Call the learner's function on copies of the tensors in ``args``; report what goes wrong there.
 
-        Models are passed as they are; hooks that the answer leaves on one and weights that it
-        changes are found and reported, and no later check gets such a model.
+        Models are passed as they are. Hooks that the answer leaves on one, and weights, parts, methods and settings
+        that it changes, are found and reported, and no later check gets such a model.
         """
         given = [_copy(arg) for arg in args]
         models = [_ModelState(arg) for arg in args if isinstance(arg, torch.nn.Module)]
-        damage: list[str | None] = []
+        damage: list[tuple[str, str] | None] = []
+        dtype_before = dtype_after = torch.get_default_dtype()
         try:
             result = self.answer(*given)
         except NotImplementedError as error:
@@ -187,12 +191,17 @@ class Attempt:
         except Exception as error:
             self._learner_error(error)
         finally:
+            dtype_after = torch.get_default_dtype()
+            torch.set_default_dtype(dtype_before)
             damage = [state.damage() for state in models]
-        for kind in filter(None, damage):
+            self.trained = [name for state in models for name in state.trained]
+        for kind, remedy in filter(None, damage):
+            self.fail("a model that is the same after the call as before", f"a model {kind}", remedy)
+        if dtype_after != dtype_before:
             self.fail(
-                "a model that is the same after the call as before",
-                f"a model {kind}",
-                "run_with_hooks and run_with_cache remove their hooks; write into copies, not into weights",
+                f"torch's default dtype as it was, {dtype_before}",
+                f"{dtype_after}, for everything that comes after the call",
+                "give the dtype to the tensors that you make instead of calling torch.set_default_dtype",
             )
         for position, (before, after) in enumerate(zip(args, given, strict=True)):
             if not _same(before, after):
@@ -274,7 +283,7 @@ class Attempt:
             with suppress(RuntimeError):  # parts of unequal shapes
                 value = torch.stack([part.detach().cpu() for part in value])
         elif isinstance(value, np.ndarray | numbers.Number | list | tuple):
-            with suppress(TypeError, ValueError):
+            with suppress(TypeError, ValueError, OverflowError):
                 value = torch.as_tensor(np.asarray(value, dtype=np.float64))
         if not isinstance(value, Tensor):
             self.fail("a tensor", describe(value))
@@ -340,33 +349,123 @@ class Attempt:
 
 
 class _ModelState:
-    """A model as it was before a call; ``damage`` names what the call did to it."""
+    """A model as it was before a call; ``damage`` names what the call did to it.
+
+    Attributes:
+        trained: after ``damage()``, the parameters that the call left with a gradient or another ``requires_grad``.
+    """
 
     def __init__(self, model: torch.nn.Module):
         self.model = model
         self.weights = {name: (p.detach().clone(), p.requires_grad) for name, p in model.named_parameters()}
         self.training = model.training
+        self.parts, self.settings = _parts(model), _settings(model)
+        self.set_on = {part: (_torch_hooks(part), _own_methods(part)) for part in set(self.parts.values())}
+        self.trained: list[str] = []
 
-    def damage(self) -> str | None:
-        """What a later user of the model would suffer from, if anything.
+    def damage(self) -> tuple[str, str] | None:
+        """What a later user of the model would suffer from, if anything, and how to avoid it.
 
         Gradients, gradient flags and train mode are put back: using them is no mistake. A model that was
         damaged is given up: the next check makes a fresh one.
         """
-        found = None
-        if any(point.has_hooks() for point in getattr(self.model, "hook_dict", {}).values()):
-            found = "with hooks left on it"
+        found = self._added_or_replaced()
         for name, parameter in self.model.named_parameters():
-            before, requires_grad = self.weights[name]
-            if not _same(before, parameter):
-                found = f"whose weights `{name}` were changed"
+            before, requires_grad = self.weights.get(name, (parameter, False))
+            if not found and not _same(before, parameter):
+                found = f"whose weights `{name}` were changed", "write into copies (.clone()), not into weights"
+            if parameter.grad is not None or parameter.requires_grad != requires_grad:
+                self.trained.append(name)
             parameter.requires_grad_(requires_grad)
-        self.model.zero_grad(set_to_none=True)
-        self.model.train(self.training)
+        found = found or self._switched()
+        if self.trained:
+            self.model.zero_grad(set_to_none=True)
+        if any(part.training != self.training for part in self.set_on):
+            self.model.train(self.training)
         if found:
             shipped_model.cache_clear()
             small_model.cache_clear()
         return found
+
+    def _added_or_replaced(self) -> tuple[str, str] | None:
+        """Hooks, parts and methods that are not what they were."""
+        if any(point.has_hooks() for point in getattr(self.model, "hook_dict", {}).values()):
+            return "with hooks left on it", "run_with_hooks and run_with_cache remove their hooks; add_hook leaves them"
+        parts = _parts(self.model)
+        names = self.parts.keys() | parts.keys()
+        replaced = [name for name in names if not _same_part(self.parts.get(name), parts.get(name))]
+        if replaced:
+            name = _plainest(replaced)
+            return f"whose part `{name}` was replaced", "put it back before the return, or work without replacing it"
+        for part, (hooks, methods) in self.set_on.items():
+            left, own = _torch_hooks(part) - hooks, _own_methods(part)
+            changed = [name for name in own.keys() | methods.keys() if own.get(name) is not methods.get(name)]
+            if left or changed:
+                name = _plainest([name for name, other in parts.items() if other is part])
+            if left:
+                remove = "call .remove() on what register_forward_hook and its kin return (try: ... finally: ...)"
+                return f"with a torch hook left on {f'`{name}`' if name else 'it'}", remove
+            if changed:
+                method = ".".join(filter(None, [name, min(changed)]))
+                return f"whose `{method}` was replaced", "change by a hook what it reads or what it returns"
+        return None
+
+    def _switched(self) -> tuple[str, str] | None:
+        """Settings that are not what they were."""
+        settings = _settings(self.model)
+        for key in sorted(self.settings.keys() | settings.keys()):
+            if settings.get(key, _NO_VALUE) != self.settings.get(key, _NO_VALUE):
+                return f"whose setting `cfg.{key}` was changed", "read model.cfg only; put back what you switch on"
+        return None
+
+
+def _parts(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """Every module of a model by each of its names; of a bridge, those of the wrapped model too."""
+    parts = dict(model.named_modules(remove_duplicate=False))
+    wrapped = vars(model).get("original_model")
+    if isinstance(wrapped, torch.nn.Module):
+        parts |= {f"original_model.{name}".rstrip("."): part for name, part in wrapped.named_modules()}
+    return parts
+
+
+def _same_part(before: Any, after: Any) -> bool:
+    """The same module; of a mere list of modules, another list will do (its entries have names of their own)."""
+    containers = (torch.nn.ModuleList, torch.nn.ModuleDict, torch.nn.Sequential)
+    return before is after or (type(before) is type(after) and isinstance(before, containers))
+
+
+def _plainest(names: list[str]) -> str:
+    """Of a part's names the one that learners write: a bridge passes on what is set on it to what it wraps."""
+    return min(names, key=lambda name: (name.count("original"), len(name), name)).replace("._original_component", "")
+
+
+def _torch_hooks(module: torch.nn.Module) -> set[tuple[str, int]]:
+    """The torch hooks on a module, apart from those that the libraries set for themselves when a model first runs."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return {
+        (kind, number)
+        for kind in kinds
+        for number, hook in getattr(module, kind).items()
+        if str(getattr(hook, "__module__", "")).partition(".")[0] not in ("transformer_lens", "transformers")
+    }
+
+
+def _own_methods(module: torch.nn.Module) -> dict[str, Any]:
+    """What stands in the place of the class's methods in this one module, such as another ``forward``."""
+    own = vars(module)
+    return {name: own[name] for name in own.keys() & _methods(type(module))}
+
+
+@functools.cache
+def _methods(kind: type) -> frozenset[str]:
+    return frozenset(name for name in dir(kind) if inspect.isroutine(inspect.getattr_static(kind, name, None)))
+
+
+def _settings(model: torch.nn.Module) -> dict[str, Any]:
+    """The plain values of ``model.cfg``."""
+    plain = bool | int | float | str | None | torch.dtype
+    values = getattr(getattr(model, "cfg", None), "__dict__", {})
+    return {name: value for name, value in values.items() if isinstance(value, plain)}
 
 
 def _copy(value: Any) -> Any:
@@ -388,6 +487,8 @@ def _same(before: Any, after: Any) -> bool:
         return not isinstance(before, set | str | int | float) or before == after
     if before.shape != after.shape or before.dtype != after.dtype:
         return False
+    if torch.equal(before, after):
+        return True
     return bool(torch.equal(torch.nan_to_num(before.detach()), torch.nan_to_num(after.detach())))
 
 
