@@ -142,6 +142,31 @@ def test_bars_show_the_sign():
     assert grouped.layout.barmode == "group"
 
 
+def test_directions_are_arrows_from_the_origin_to_the_columns():
+    W = np.array([[1.0, 0.0, 0.05], [0.0, -1.1, 0.0]])
+    figure = plots.directions(W, title="A title", names=["a", "<b>", "short"], groups=[0, 1, 0])
+    circle, *arrows = figure.data
+    assert np.allclose(np.hypot(circle.x, circle.y), 1, atol=1e-4)
+    for arrow, column, name in zip(arrows, W.T, ["a", "&lt;b&gt;", "short"], strict=True):
+        assert (arrow.x[0], arrow.y[0]) == (0, 0) and np.allclose([arrow.x[1], arrow.y[1]], column)
+        assert arrow.name == name
+    assert arrows[0].text[1] == "a" and arrows[2].text[1] == "" and arrows[2].marker.symbol == "circle"
+    assert arrows[0].line.color == arrows[2].line.color != arrows[1].line.color
+    *_, first, second = plots.directions([[1, 1.01], [0, 0]], title="A title", names=["a", "b"]).data
+    assert (first.text[1], second.text[1]) == ("a, b", "")
+    assert figure.layout.yaxis.scaleanchor == "x" and figure.layout.xaxis.title.text and figure.layout.yaxis.title.text
+
+
+def test_directions_share_one_scale_over_facets():
+    W = np.random.default_rng(0).normal(size=(3, 2, 5))
+    figure = plots.directions(W, title="A title", facets=["one", "two", "three"])
+    assert [note.text for note in figure.layout.annotations] == ["one", "two", "three"]
+    assert len({tuple(figure.layout[axis].range) for axis in ("xaxis", "xaxis2", "xaxis3", "yaxis", "yaxis3")}) == 1
+    assert figure.layout.yaxis3.scaleanchor == "x3" and len(figure.data) == 3 * (1 + 5)
+    longest = np.hypot(W[:, 0], W[:, 1]).max()
+    assert figure.layout.xaxis.range[1] > longest
+
+
 def test_caption_and_long_title():
     figure = plots.bars([1], ["a"], caption="One bar.", **{**NAMES, "title": "<bos> " * 30})
     assert figure.layout.meta["caption"] == "One bar."
@@ -178,6 +203,11 @@ def test_tensors_of_any_kind():
         (lambda: plots.lines([[1, 2]], names=["a", "b"], **NAMES), "names has 2 labels, expected 1"),
         (lambda: plots.bars([1, 2], ["a"], **NAMES), "labels has 1 labels, expected 2"),
         (lambda: plots.bars([1, 2], ["a", "b"], error=[1], **NAMES), "error has shape"),
+        (lambda: plots.directions([[1, 2]], title="A title"), r"W has shape \(1, 2\), expected finite numbers"),
+        (lambda: plots.directions([[1, np.nan], [1, 2]], title="A title"), "W has NaN or infinite values"),
+        (lambda: plots.directions(np.ones((2, 2)), title="A title", facets=["a"]), "W has shape .* expected 3 dim"),
+        (lambda: plots.directions(np.ones((2, 2)), title="A title", names=["a"]), "names has 1 labels, expected 2"),
+        (lambda: plots.directions(np.ones((2, 2)), title="A title", groups=[0]), "groups has 1 entries, expected 2"),
         (lambda: plots.attention(np.ones((2, 3)), ["a"] * 3), r"\[head, query, key\]"),
         (lambda: plots.attention(np.ones((1, 2, 3)), ["a"] * 3), "query = key"),
         (lambda: plots.attention(np.ones((1, 2, 2)), ["a", "b"]), "row sums from 2 to 2"),

@@ -1,8 +1,8 @@
 """Figures of the course: plotly charts, and circuitsvis views that work without a network.
 
-Charts (`heatmap`, `lines`, `bars`) return a `plotly.graph_objects.Figure`: leave it as the last expression of
-a cell, or change it first with plotly's own methods. Views (`attention`, `coloured_tokens`) return a `View`,
-shown the same way.
+Charts (`heatmap`, `lines`, `bars`, `directions`) return a `plotly.graph_objects.Figure`: leave it as the last
+expression of a cell, or change it first with plotly's own methods. Views (`attention`, `coloured_tokens`) return a
+`View`, shown the same way.
 
 The same in every figure: blue is positive, vermilion negative, white exactly zero, grey "not defined" (NaN or
 infinite). All text is shown literally: `<bos>` is not read as HTML; a leading space or `Ġ` of a byte-level
@@ -259,6 +259,74 @@ def bars(
     fig.update_yaxes(title_text=_escaped(ylabel), zeroline=True, zerolinecolor="#222", zerolinewidth=1.5)
     legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}  # above: the width is for the labels
     return _finish(fig, title, caption, showlegend=bool(names), barmode="group", legend=legend)
+
+
+def directions(
+    W,
+    *,
+    title: str,
+    xlabel: str = "first dimension",
+    ylabel: str = "second dimension",
+    facets: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+    groups: Sequence[int] | None = None,
+    caption: str | None = None,
+) -> go.Figure:
+    """Vectors in a plane as arrows from the origin: the columns of `W` [2, vector], or [facet, 2, vector].
+
+    The grey circle has radius 1. names: of the vectors (default: 0, 1, ...), written at the tips of all but short
+    ones, once where tips meet; a vector too short for an arrow is a dot. groups: one number for each vector; vectors
+    of a group share a colour (default: a colour for each vector). facets: names of the panels, side by side with one
+    shared scale.
+    """
+    W = _array(W, "W", (2,) if facets is None else (3,), " [2, vector], with facets [facet, 2, vector]")
+    panels = W[None] if facets is None else W
+    if panels.shape[1] != 2 or not np.isfinite(panels).all():
+        found = f"shape {W.shape}" if panels.shape[1] != 2 else "NaN or infinite values"
+        raise ValueError(f"W has {found}, expected finite numbers [2, vector] or [facet, 2, vector]")
+    count = panels.shape[2]
+    titles = [""] if facets is None else _labels(facets, len(panels), "facets")
+    names = _labels(range(count) if names is None else names, count, "names")
+    groups = range(count) if groups is None else groups
+    if len(groups) != count:
+        raise ValueError(f"groups has {len(groups)} entries, expected {count}, one for each vector")
+    reach = 1.4 * max(1.0, float(np.sqrt((panels**2).sum(1)).max()))
+
+    across = 3 if len(panels) in {5, 6, 9} else min(4, len(panels))
+    down = math.ceil(len(panels) / across)
+    spaces = {"horizontal_spacing": 0.03, "vertical_spacing": min(0.12, 0.3 / down)}
+    fig = make_subplots(down, across, subplot_titles=None if facets is None else titles, **spaces)
+    turn = np.linspace(0, 2 * np.pi, 73)
+    for i, panel in enumerate(panels):
+        where = {"row": i // across + 1, "col": i % across + 1}
+        look = {"mode": "lines", "line": {"color": GREY, "width": 1}, "hoverinfo": "skip"}
+        fig.add_trace(go.Scatter(x=_listed(np.cos(turn)), y=_listed(np.sin(turn)), **look), **where)
+        meeting = np.linalg.norm(panel[:, :, None] - panel[:, None], axis=0) < 0.1 * reach
+        for j, (x, y) in enumerate(panel.T):
+            here = np.flatnonzero(meeting[j])
+            label = ", ".join(names[k] for k in here) if j == here[0] and math.hypot(x, y) > 0.25 * reach else ""
+            colour, length = PALETTE[groups[j] % len(PALETTE)], math.hypot(x, y)
+            arrow = length > 0.1 * reach
+            symbol = {"symbol": ["circle", "arrow"], "size": [0, 11], "angleref": "previous", "opacity": 1}
+            dot = {"symbol": "circle", "size": 5}
+            side = "right" if x > 0.4 * length else "left" if x < -0.4 * length else "center"
+            height = "top" if y > 0.4 * length else "bottom" if y < -0.4 * length else "middle"
+            vector = go.Scatter(x=_listed(np.array([0, x])), y=_listed(np.array([0, y])), name=names[j])
+            vector.update(mode="lines+markers+text", line={"color": colour, "width": 2})
+            vector.update(marker={"color": colour, **(symbol if arrow else dot)})
+            vector.update(text=["", label], textposition=f"{height} {side}", textfont_size=12)
+            vector.hovertemplate = f"{names[j]}: (%{{x:.2f}}, %{{y:.2f}}), length {length:.2f}<extra></extra>"
+            fig.add_trace(vector, **where)
+        outer = {"x": i + across >= len(panels), "y": i % across == 0}
+        axis = {"range": [-reach, reach], "dtick": 1, "zeroline": True}
+        for update, key, label in ((fig.update_xaxes, "x", xlabel), (fig.update_yaxes, "y", ylabel)):
+            inner = {} if outer[key] else {"showticklabels": False, "ticks": ""}
+            update(**axis, **inner, title_text=_escaped(label) if outer[key] else "", **where)
+        number = "" if i == 0 else str(i + 1)
+        fig.update_yaxes(scaleanchor=f"x{number}", constrain="domain", **where)
+        fig.update_xaxes(constrain="domain", **where)
+    fig.update_annotations(font_size=12)
+    return _finish(fig, title, caption, showlegend=False, height=140 + down * {1: 300, 2: 300, 3: 220}.get(across, 180))
 
 
 # ---------------------------------------------------------------------------------------------- views
