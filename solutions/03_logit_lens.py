@@ -1259,6 +1259,8 @@ CHANGES = ["intact", "thought out", "random", "another capital", "right out"]
 thoughts = log_probs.argmax(-1)  # [state country]
 unit_words = torch.nn.functional.normalize(model.W_U.T, dim=-1)  # [word d_model]
 own_word = unit_words[capitals]
+madrid, paris = (unit_words[model.to_single_token(word)] for word in ("Madrid", "Paris"))
+assert abs(madrid @ paris - 0.35) < 0.01
 
 
 def sparing(
@@ -1317,8 +1319,8 @@ assert (without > at_random - 0.4).all() and (without < intact).all() and (witho
 # more, though the lens does not have it on top.
 #
 # These are means over 25, 28 and only 8 countries, and France is not the mean: after block 0 its first thought costs
-# three units, and a random change one on average, give or take one. Paris stays far ahead (7.1 is a probability of
-# .999), but of France alone one could not say that nothing particular is lost.
+# three units, and a random change one on average. Paris stays far ahead (7.1 is a probability of .999), but of France
+# alone one could not say that nothing particular is lost.
 #
 # A third test asks no lens at all. **A patchscope** lets the rest of the model do the reading (Ghandeharioun et al.,
 # 2024): put the state into another prompt and see what the model says there. Take the states at "is" and put them in

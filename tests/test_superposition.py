@@ -264,9 +264,7 @@ BAD = [
     (lambda: superposition.train(3, 2, 0.5, torch.ones(4)), r"importance has shape \[4\]"),
     (lambda: superposition.train(3, 2, torch.full((2,), 0.5), torch.ones(5, 3)), "do not fit together"),
     (lambda: superposition.train(0, 2, 0.5), "n_features"),
-    (lambda: superposition.train(3, 2.0, 0.5), "n_hidden"),
     (lambda: superposition.train(3, 2, 0.5, steps=0), "steps"),
-    (lambda: superposition.train(3, 2, 0.5, batch_size=True), "batch_size"),
     (lambda: superposition.train(3, 2, 0.5, target="sign"), "target"),
     (lambda: superposition.train(3, 2, 0.5, sets=FeatureSets(correlated=[(0, 3)])), "there are 0 to 2"),
     (lambda: drawn(5, 4, 0.5, sets=FeatureSets([(0, 1)], [(1, 2)])), "twice"),
@@ -283,4 +281,17 @@ BAD = [
 @pytest.mark.parametrize(("call", "says"), BAD)
 def test_bad_input_is_named(call, says):
     with pytest.raises(ValueError, match=says):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: superposition.train(3, 2.0, 0.5), "n_hidden"),
+        (lambda: superposition.train(3, 2, 0.5, batch_size=True), "batch_size"),
+        (lambda: drawn(2.5, 4, 0.5), "batch"),
+    ],
+)
+def test_counts_have_to_be_integers(call, says):
+    with pytest.raises(TypeError, match=says):
         call()

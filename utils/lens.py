@@ -33,6 +33,7 @@ from tqdm.auto import tqdm
 from transformer_lens import TransformerBridge
 
 from utils import plots
+from utils.arguments import check_finite, check_integer, check_positive
 
 States = Float[Tensor, "state batch pos d_model"]
 FORMAT = "ground-truth tuned lens, 1"
@@ -326,9 +327,11 @@ def fit_tuned_lens(
         TypeError: settings that are not numbers.
     """
     states = _checked_states(model, states)
-    _check_settings(offset=offset, steps=steps, batch_size=batch_size, lr=lr, weight_decay=weight_decay, seed=seed)
+    least = {"offset": (offset, 0), "steps": (steps, 1), "batch_size": (batch_size, 1), "seed": (seed, 0)}
+    offset, steps, batch_size, seed = (check_integer(name, value, low) for name, (value, low) in least.items())
+    lr = check_positive("lr", 0.4 / model.cfg.d_model if lr is None else lr)
+    weight_decay = check_positive("weight_decay", weight_decay, or_zero=True)
     inputs, finals = _pairs(states, offset, mask)
-    lr = 0.4 / model.cfg.d_model if lr is None else lr
     n_fitted, d_model = len(inputs), inputs.shape[-1]
     scale = inputs.pow(2).mean((1, 2), keepdim=True).sqrt()
     weight = torch.zeros(n_fitted, d_model, d_model, device=states.device, requires_grad=True)
@@ -446,12 +449,12 @@ def patchscope(
     fits = isinstance(resid, Tensor) and resid.is_floating_point() and resid.shape[-1:] == (d_model,)
     if not fits or not resid.numel():
         raise ValueError(f"resid is {_described(resid)}, expected a floating-point tensor [..., {d_model}]")
-    _check_finite("resid", resid)
+    check_finite("resid", resid)
     if isinstance(position, bool) or not isinstance(position, int) or not -n_pos <= position < n_pos:
         raise ValueError(f"position is {position!r}, expected one of the prompt's {n_pos} positions")
     if isinstance(state, bool) or not isinstance(state, int) or not 0 <= state < n_layers:
         raise ValueError(f"state is {state!r}, expected 0 (embeddings) to {n_layers - 1}, the last that a block reads")
-    _check_settings(batch_size=batch_size)
+    batch_size = check_integer("batch_size", batch_size, 1)
     flat, said = resid.reshape(-1, d_model), []
     for start in range(0, len(flat), batch_size):
         vectors = flat[start : start + batch_size]
@@ -564,28 +567,8 @@ def _checked_states(model: TransformerBridge, states: Tensor) -> States:
             f"states is {_described(states)}, expected a floating-point tensor "
             f"[{n_states}, batch, pos, {d_model}] from resid_stack"
         )
-    _check_finite("states", states)
+    check_finite("states", states)
     return states.detach().to(model.W_U.dtype)
-
-
-def _check_finite(name: str, x: Tensor) -> None:
-    if not torch.isfinite(x.sum()):
-        bad = ~torch.isfinite(x)
-        if bad.any():
-            where = bad.nonzero()[0].tolist()
-            raise ValueError(f"{name} holds {int(bad.sum())} NaN or infinite values, the first at {where}")
-
-
-def _check_settings(**settings: object) -> None:
-    for name, value in settings.items():
-        whole = name in ("offset", "steps", "batch_size", "seed")
-        if name == "lr" and value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-            raise TypeError(f"{name} is {value!r}, expected {'an integer' if whole else 'a number'}")
-        least = {"steps": 1, "batch_size": 1}.get(name, 0)
-        if not least <= value < math.inf or (name == "lr" and value == 0):
-            raise ValueError(f"{name} is {value}, expected {'more than' if name == 'lr' else 'at least'} {least}")
 
 
 def _described(value: object) -> str:

@@ -25,6 +25,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from utils.arguments import check_finite, check_integer
+
 Weights = Float[Tensor, "*instance hidden feature"]
 
 # --- Data -----------------------------------------------------------------------------------------
@@ -64,11 +66,13 @@ def sparse_features(
         signed: uniform on [-1, 1] instead.
 
     Raises:
-        ValueError: a sparsity outside [0, 1), a feature of a set that does not exist or stands in two sets.
+        ValueError: a sparsity outside [0, 1), a feature of a set that does not exist or stands in two sets, counts
+            below 1.
+        TypeError: counts that are not integers.
     """
     sparsity = _sparsities(sparsity)
-    _check_sets(sets, n_features)
-    shape = (*sparsity.shape, _count("batch", batch), _count("n_features", n_features))
+    _check_sets(sets, check_integer("n_features", n_features, 1))
+    shape = (*sparsity.shape, check_integer("batch", batch, 1), n_features)
     drawn = torch.rand(shape, generator=generator, device=sparsity.device)
     for members in map(list, sets.correlated):
         drawn[..., members] = drawn[..., members[:1]]
@@ -149,9 +153,11 @@ def train(
 
     Raises:
         ValueError: a sparsity outside [0, 1), negative or shapeless importance, counts below 1, an unknown target.
+        TypeError: counts that are not integers.
     """
-    _count("n_features", n_features), _count("n_hidden", n_hidden)
-    _count("steps", steps), _count("batch_size", batch_size)
+    counts = {"n_features": n_features, "n_hidden": n_hidden, "steps": steps, "batch_size": batch_size}
+    for name, value in counts.items():
+        check_integer(name, value, 1)
     if target not in ("identity", "absolute value"):
         raise ValueError(f"target is {target!r}, expected 'identity' or 'absolute value'")
     sparsity, importance = _instances(_sparsities(sparsity), importance, n_features)
@@ -354,14 +360,7 @@ def _check_sets(sets: FeatureSets, n_features: int) -> None:
 def _check_weights(W: Tensor) -> None:
     if not isinstance(W, Tensor) or not W.is_floating_point() or W.dim() < 2 or not W.numel():
         raise ValueError(f"W is {_shown(W)}, expected a floating-point tensor [*instance, hidden, feature]")
-    if not bool(W.isfinite().all()):
-        raise ValueError(f"W holds {int((~W.isfinite()).sum())} NaN or infinite values")
-
-
-def _count(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} is {value!r}, expected an integer of at least 1")
-    return value
+    check_finite("W", W)
 
 
 def _shown(value: object) -> str:

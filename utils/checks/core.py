@@ -303,6 +303,17 @@ class Attempt:
             self.fail(f"{what} without NaN", f"{n_nan} NaN among {value.numel()} numbers")
         return value
 
+    def pair(self, value: Any, first: str, second: str) -> tuple[Any, Any]:
+        """The two parts of a result that has to be a pair; their names are for the message."""
+        is_sequence = isinstance(value, tuple | list)
+        self.require(
+            is_sequence and len(value) == 2,
+            f"two results ({first}, {second})",
+            f"{len(value)} results" if is_sequence else describe(value),
+            f"return both: `return {first}, {second}`",
+        )
+        return value[0], value[1]
+
     def number(self, value: Any, what: str = "your result") -> float:
         """The learner's value as one finite number; a tensor with one element will do."""
         if isinstance(value, Tensor) and value.numel() == 1:
@@ -333,8 +344,6 @@ class Attempt:
             ``got`` as a float64 CPU tensor.
         """
         want = torch.as_tensor(want).detach().to("cpu", torch.float64)
-        if want.dim() == 0 and isinstance(got, Tensor) and got.numel() == 1:
-            got = got.reshape(())
         # A slip can have another shape than the right answer: look for it before complaining of the shape.
         loose = self.tensor(got, what=what)
         if loose.shape != want.shape or not torch.allclose(loose, want, atol=atol, rtol=rtol):

@@ -21,17 +21,6 @@ __all__ = ["hint", "prediction"]
 # --------------------------------------------------------------------------------- shared inputs
 
 
-def _pair(attempt: Attempt, value, names: tuple[str, str]) -> tuple:
-    """The two parts of a result that must be a pair."""
-    attempt.require(
-        isinstance(value, tuple | list) and len(value) == 2,
-        f"two results ({names[0]}, {names[1]})",
-        f"{type(value).__name__}",
-        f"return both: `return {names[0]}, {names[1]}`",
-    )
-    return value[0], value[1]
-
-
 def _seed(attempt: Attempt) -> int:
     return int(attempt.randint(0, 10_000, 1))
 
@@ -88,7 +77,7 @@ def fit_probe(attempt: Attempt) -> None:
                 attempt.without(LogisticRegression, "fit", build, "scikit-learn's LogisticRegression.fit"),
                 attempt.without(probes, "fit_logistic", build, "probes.fit_logistic"),
             ):
-                got_w, got_b = _pair(attempt, attempt(x, y, C), names)
+                got_w, got_b = attempt.pair(attempt(x, y, C), *names)
             slips = _logistic_slips(x, y, C)
             loose = attempt.tensor(got_w, what="w")
             if loose.dim() == 1:
@@ -201,7 +190,7 @@ def ridge_probes(attempt: Attempt) -> None:
                 attempt.without(Ridge, "fit", build, "scikit-learn's Ridge.fit"),
                 attempt.without(probes, "fit_ridge", build, "probes.fit_ridge"),
             ):
-                got_weight, got_bias = _pair(attempt, attempt(x, y, alpha), ("weight", "bias"))
+                got_weight, got_bias = attempt.pair(attempt(x, y, alpha), "weight", "bias")
             tolerance = {"atol": 2e-3 * float(weight.abs().max()), "rtol": 2e-3}
             attempt.close(got_weight, weight, what="the weight", slips=_ridge_slips(x, y, alpha), **tolerance)
             mean = x.mean(1).cpu().double()
@@ -543,7 +532,7 @@ def mass_mean(attempt: Attempt) -> None:
     m0, m1 = (_array(x)[y.cpu().numpy() == c].mean(0) for c in (0, 1))
     plain = torch.tensor(m1 - m0)
     with attempt.holds("the difference of the class means, and its middle"):
-        w, b = _pair(attempt, attempt(x, y, False), ("w", "b"))
+        w, b = attempt.pair(attempt(x, y, False), "w", "b")
         attempt.close(w, plain, what="w", slips=_mean_slips(x, y, plain), atol=1e-4, rtol=1e-3)
         _close_middle(attempt, b, plain, m0, m1, x)
     lda = LinearDiscriminantAnalysis(solver="lsqr").fit(_array(x), y.cpu().numpy())
@@ -554,7 +543,7 @@ def mass_mean(attempt: Attempt) -> None:
             attempt.without(LinearDiscriminantAnalysis, "fit", build, "scikit-learn's LDA"),
             attempt.without(probes, "fit_mass_mean", build, "probes.fit_mass_mean"),
         ):
-            w, b = _pair(attempt, attempt(x, y, True), ("w", "b"))
+            w, b = attempt.pair(attempt(x, y, True), "w", "b")
         slips = _whitened_slips(x, y, plain)
         attempt.close(w, whitened, what="w", slips=slips, atol=1e-3 * float(whitened.abs().max()), rtol=1e-3)
         _close_middle(attempt, b, whitened, m0, m1, x)
@@ -563,7 +552,7 @@ def mass_mean(attempt: Attempt) -> None:
         m0, m1 = (_array(x)[y.cpu().numpy() == c].mean(0) for c in (0, 1))
         inverse = np.linalg.pinv(_within(x, y), rcond=1e-6, hermitian=True)
         want = torch.tensor(inverse @ (m1 - m0))
-        w, _ = _pair(attempt, attempt(x, y, True), ("w", "b"))
+        w, _ = attempt.pair(attempt(x, y, True), "w", "b")
         loose = attempt.tensor(w, want.shape, "w")
         slips = [(loose, "Sigma has no inverse here: use the pseudo-inverse, torch.linalg.pinv(..., hermitian=True)")]
         attempt.close(loose, want, what="w", slips=slips, atol=2e-3 * float(want.abs().max()), rtol=2e-3)
@@ -915,7 +904,7 @@ def adjacent_errors(attempt: Attempt) -> None:
         with attempt.holds(f"the share of neighbours, {name}"):
             value = attempt(true, predicted, n_levels)
             value = tuple(value) if isinstance(value, Tensor | np.ndarray) and tuple(value.shape) == (2,) else value
-            got = _pair(attempt, value, ("share", "expected"))
+            got = attempt.pair(value, "share", "expected")
             one, two = (attempt.tensor(part, (), what) for part, what in zip(got, ("share", "expected"), strict=True))
             swapped = (expected, "the pair is turned round: (share, expected)")
             slips = [*_share_slips(true.cpu(), predicted.cpu(), share, n_levels), swapped]

@@ -121,17 +121,6 @@ def _continued(model, tokens: Tensor, stream: Tensor, state: int) -> Tensor:
     return model.run_with_hooks(tokens, fwd_hooks=[(name, lambda value, hook: stream)])
 
 
-def _pair(attempt: Attempt, got, first: str, second: str) -> tuple:
-    """The answer's two parts, or a message."""
-    attempt.require(
-        isinstance(got, tuple | list) and len(got) == 2,
-        f"a pair ({first}, {second})",
-        f"{len(got)} values" if isinstance(got, tuple | list) else f"a {type(got).__name__}",
-        f"return both: `return {first}, {second}`",
-    )
-    return tuple(got)
-
-
 # --------------------------------------------------------------------------------- 3.1 read_out
 
 
@@ -288,7 +277,7 @@ def against_final(attempt: Attempt) -> None:
 
 
 def _compared(attempt: Attempt, table: Tensor) -> tuple:
-    kl, rank = _pair(attempt, attempt(table), "kl", "rank")
+    kl, rank = attempt.pair(attempt(table), "kl", "rank")
     swapped = isinstance(kl, Tensor) and torch.equal(kl.detach().cpu().double(), _rank(table))
     attempt.require(not swapped, "a pair (kl, rank)", "the ranks first", "the other way round: the divergence first")
     return kl, rank
@@ -567,7 +556,7 @@ def _translator(attempt: Attempt, model, resid: Tensor, final: Tensor, *steps: i
     counting = register_optimizer_step_post_hook(lambda optimizer, args, kwargs: taken.update([optimizer]))
     try:
         with torch.enable_grad():
-            got = _pair(attempt, attempt(model, resid, final, *steps), "weight", "bias")
+            got = attempt.pair(attempt(model, resid, final, *steps), "weight", "bias")
     finally:
         counting.remove()
     wanted = steps[0] if steps else 300
@@ -1590,7 +1579,7 @@ def _by_rule(table: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
 
 
 def _compare_exit(attempt: Attempt, table: Tensor, threshold: float, blocks: Tensor, tokens: Tensor) -> None:
-    first, second = _pair(attempt, attempt(table, threshold), "blocks", "token")
+    first, second = attempt.pair(attempt(table, threshold), "blocks", "token")
     n_states = len(table)
     table = table.cpu()
     value, top = table.max(-1)

@@ -19,13 +19,6 @@ from utils.datasets import world
 __all__ = ["hint", "prediction"]
 
 
-def _number(attempt: Attempt, got, want: float | Tensor, **options) -> None:
-    """Compare a single number; an axis of length 1 around it is told."""
-    if attempt.tensor(got).numel() == 1:
-        attempt.tensor(got, ())
-    attempt.close(got, want, **options)
-
-
 # ------------------------------------------------------------------------------- 2.1 codelength
 
 
@@ -704,11 +697,11 @@ def ccs_loss(attempt: Attempt) -> None:
         for n, shift in ((12, 0.8), (23, -0.6)):
             bias = torch.tensor(shift, device=attempt.randn(1).device)
             args = (0.6 * attempt.randn(n, 5) + 1, 0.4 * attempt.randn(n, 5) - 2, attempt.randn(5), bias)
-            _number(attempt, attempt(*args), _ccs(*args), what="the loss", slips=_ccs_slips(*args))
+            attempt.close(attempt(*args), _ccs(*args), what="the loss", slips=_ccs_slips(*args))
     with attempt.holds("a probe that answers 1/2 to everything loses 1/4"):
         zero = torch.zeros(4, device=attempt.randn(1).device)
         args = (attempt.randn(7, 4) + 2, attempt.randn(7, 4) - 1, zero, torch.zeros((), device=zero.device))
-        _number(attempt, attempt(*args), 0.25, what="the loss", slips=_ccs_slips(*args))
+        attempt.close(attempt(*args), 0.25, what="the loss", slips=_ccs_slips(*args))
     with attempt.holds("a sure and consistent probe loses nothing, whatever it has found"):
         side = torch.ones(10, device=zero.device)
         side[:5] = -1
@@ -717,10 +710,10 @@ def ccs_loss(attempt: Attempt) -> None:
         x_pos, x_neg = attempt.randn(10, 4), attempt.randn(10, 4)
         x_pos[:, 1], x_neg[:, 1] = side + 7, -side + 3  # the two means tell the halves apart, nothing else
         args = (x_pos, x_neg, weight, torch.zeros((), device=zero.device))
-        _number(attempt, attempt(*args), 0.0, what="the loss", slips=_ccs_slips(*args))
+        attempt.close(attempt(*args), 0.0, what="the loss", slips=_ccs_slips(*args))
     with attempt.holds("a probe that says yes to everything loses 2"):
         args = (attempt.randn(9, 4), attempt.randn(9, 4), zero, torch.tensor(50.0, device=zero.device))
-        _number(attempt, attempt(*args), 2.0, what="the loss", slips=_ccs_slips(*args))
+        attempt.close(attempt(*args), 2.0, what="the loss", slips=_ccs_slips(*args))
 
 
 def _ccs(x_pos, x_neg, weight, bias, centre=lambda x, other: x - x.mean(0), smaller=min, terms=(1.0, 1.0)) -> float:
@@ -794,12 +787,12 @@ def uuas(attempt: Attempt) -> None:
         # <bos> and the comma sit in the middle of things: whoever lets them in finds another tree
         h[0] = h[3] = h[[1, 2, 4, 5, 6, 7]].mean(0)
         d = (h[:, None] - h[None]).pow(2).sum(-1)
-        _number(attempt, attempt(d, heads, set(skip)), 1.0, what="the score", slips=_uuas_slips(d, heads, skip))
+        attempt.close(attempt(d, heads, set(skip)), 1.0, what="the score", slips=_uuas_slips(d, heads, skip))
     with attempt.holds("counted by hand: a chain of words against a star"):
         heads = (0, 3, 3, 0, 3, 3)  # all hang on position 3; neighbours are 1-2, 2-3, 3-4, 4-5
         place = torch.arange(6, device=d.device) + 0.1 * torch.rand(6, generator=attempt.generator).to(d.device)
         chain = (place[:, None] - place[None]) ** 2
-        _number(attempt, attempt(chain, heads, set()), 0.5, what="the score", slips=_uuas_slips(chain, heads, set()))
+        attempt.close(attempt(chain, heads, set()), 0.5, what="the score", slips=_uuas_slips(chain, heads, set()))
     with attempt.holds("two words at distance 0 are the nearest of all"):
         _compare_shares(attempt, [_close_words(attempt) for _ in range(4)])
 
@@ -809,7 +802,7 @@ def _compare_shares(attempt: Attempt, sentences: list[tuple[Tensor, tuple[int, .
     shares, truths, slips = [], [], []
     for d, heads, skip in sentences:
         got = attempt(d, heads, set(skip))
-        _number(attempt, got, got, what="the score")
+        attempt.close(got, got, what="the score")
         shares.append(attempt.tensor(got, ()))
         truths.append(_share(d, heads, skip))
         slips.append(_uuas_slips(d, heads, skip))

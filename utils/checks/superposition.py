@@ -18,27 +18,9 @@ from utils.checks.core import Attempt, exercise, hint, prediction
 __all__ = ["hint", "prediction"]
 
 
-def _number(attempt: Attempt, got, want: float | Tensor, **options) -> None:
-    """Compare a single number; an axis of length 1 around it is told."""
-    if attempt.tensor(got).numel() == 1:
-        attempt.tensor(got, ())
-    attempt.close(got, want, **options)
-
-
-def _pair(attempt: Attempt, value, names: tuple[str, str]) -> tuple:
-    """The two parts of a result that must be a pair."""
-    attempt.require(
-        isinstance(value, tuple | list) and len(value) == 2,
-        f"two results ({names[0]}, {names[1]})",
-        f"{type(value).__name__}",
-        f"return both: `return {names[0]}, {names[1]}`",
-    )
-    return value[0], value[1]
-
-
 def _weights(attempt: Attempt, value, shape: tuple[int, ...], names: str) -> tuple[Tensor, Tensor]:
     """W of this shape and b (without the hidden axis) from a result; an exchanged order is told."""
-    W, b = _pair(attempt, value, ("W", "b"))
+    W, b = attempt.pair(value, "W", "b")
     W, b = attempt.tensor(W, what="W"), attempt.tensor(b, what="b")
     turned = (*shape[:-2], shape[-1], shape[-2])
     bias = (*shape[:-2], shape[-1])
@@ -88,21 +70,21 @@ def toy_loss(attempt: Attempt) -> None:
         # as many samples as features, so that an importance along the wrong axis fits as well; then unequal numbers
         for batch, n, m in ((6, 6, 2), (11, 5, 3), (4, 7, 2)):
             args = (0.8 * attempt.randn(m, n), 0.4 * attempt.randn(n), *_samples(attempt, batch, n))
-            _number(attempt, attempt(*args), _toy(*args), what="the loss", slips=_toy_slips(*args))
+            attempt.close(attempt(*args), _toy(*args), what="the loss", slips=_toy_slips(*args))
     device = attempt.randn(1).device
     with attempt.holds("a dimension for each feature and no bias: nothing is lost"):
         W = torch.linalg.qr(attempt.randn(5, 5))[0]
         args = (W, torch.zeros(5, device=device), *_samples(attempt, 9, 5))
-        _number(attempt, attempt(*args), 0.0, what="the loss", slips=_toy_slips(*args))
+        attempt.close(attempt(*args), 0.0, what="the loss", slips=_toy_slips(*args))
     with attempt.holds("no weights: a bias below 0 answers 0, so that the loss is the weighted mean of x squared"):
         x, importance = _samples(attempt, 10, 4)
         args = (torch.zeros(2, 4, device=device), -_uniform(attempt, 4) - 0.2, x, importance)
         truth = float((x.double() ** 2).mean(0) @ importance.double())
-        _number(attempt, attempt(*args), truth, what="the loss", slips=_toy_slips(*args))
+        attempt.close(attempt(*args), truth, what="the loss", slips=_toy_slips(*args))
     with attempt.holds("no weights: a bias of the mean leaves the variances, weighted"):
         args = (torch.zeros(2, 4, device=device), x.mean(0), x, importance)
         truth = float(x.double().var(0, correction=0) @ importance.double())
-        _number(attempt, attempt(*args), truth, what="the loss", slips=_toy_slips(*args))
+        attempt.close(attempt(*args), truth, what="the loss", slips=_toy_slips(*args))
 
 
 def _samples(attempt: Attempt, batch: int, n: int) -> tuple[Tensor, Tensor]:
@@ -1072,13 +1054,13 @@ def best_plane(attempt: Attempt) -> None:
     for period, d in ((7, 10), (12, 16)):
         data = _Circle(attempt, period, d)
         with attempt.holds(f"period {period}: orthonormal rows that span the planted plane"):
-            plane, angle = _pair(attempt, attempt(data.x, data.value, period), ("plane", "angle"))
+            plane, angle = attempt.pair(attempt(data.x, data.value, period), "plane", "angle")
             plane = _plane(attempt, data, plane)
         with attempt.holds(f"period {period}: each row's angle about the centre"):
             _require_angle(attempt, data, plane, angle)
     jumbled = _Circle(attempt, 7, 10, stride=3)
     with attempt.holds("the same plane when the values go round in another order"):
-        _plane(attempt, jumbled, _pair(attempt, attempt(jumbled.x, jumbled.value, 7), ("plane", "angle"))[0])
+        _plane(attempt, jumbled, attempt.pair(attempt(jumbled.x, jumbled.value, 7), "plane", "angle")[0])
     with attempt.holds("the value can be read off the angle"):
         turns = _deviation(attempt.tensor(angle), 2 * math.pi * data.value.cpu() / period)
         right = float((turns.abs() < math.pi / period).double().mean())

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from utils.arguments import check_integer, check_positive, check_sites
 from utils.probes import base
 from utils.probes._adam import minimise
-from utils.probes._arguments import check_integer, check_positive, check_sites
 
 
 def ccs_loss(p_pos: Float[Tensor, "*probe n"], p_neg: Float[Tensor, "*probe n"]) -> Float[Tensor, "*probe"]:

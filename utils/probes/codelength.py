@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from utils.arguments import check_integer
 from utils.probes import base
-from utils.probes._arguments import check_integer
 
 # Shares of the rows at which the blocks end (Voita & Titov 2020; the values stand in the code that they released).
 DEFAULT_FRACTIONS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from utils.probes._arguments import check_finite, check_integer
+from utils.arguments import check_finite, check_integer
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from utils.arguments import check_finite, check_integer, check_positive
 from utils.probes import base
-from utils.probes._arguments import check_finite, check_integer, check_positive
 from utils.probes.logistic import fit_logistic
 
 # Canonical correlations (0 to 1) below this are rounding: float64 leaves about 1e-10 after whitening at rtol = 1e-12.

@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from utils.arguments import check_integer, check_positive, check_sites
 from utils.probes import base
 from utils.probes._adam import minimise
-from utils.probes._arguments import check_integer, check_positive, check_sites
 
 
 @dataclass(frozen=True)

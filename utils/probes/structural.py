@@ -24,8 +24,8 @@ from scipy.sparse.csgraph import minimum_spanning_tree, shortest_path
 from torch import Tensor
 from torch.nn import functional as F
 
+from utils.arguments import check_finite, check_integer, check_mask, check_positive
 from utils.probes._adam import minimise
-from utils.probes._arguments import check_finite, check_integer, check_mask, check_positive
 
 Edges = frozenset[tuple[int, int]]  # pairs of positions, the smaller one first
 LENGTHS = (5, 50)  # of the sentences whose rank correlations count in the paper
