@@ -142,6 +142,19 @@ def test_bars_show_the_sign():
     assert grouped.layout.barmode == "group"
 
 
+def test_points_of_a_scatter_chart():
+    points = {"a": ([1.0, 10.0], [0.1, 0.2]), "<b>": ([2.0, 4.0, 8.0], np.array([1.0, 2.0, 3.0]))}
+    figure = plots.scatter(
+        points, title="A title", xlabel="x", ylabel="y", labels={"a": ["p", "q"]}, joined=True, logx=True
+    )
+    first, second = figure.data
+    assert (list(first.x), list(first.text), first.mode) == ([1, 10], ["p", "q"], "markers+lines+text")
+    assert (list(second.y), second.text, second.name) == ([1, 2, 3], None, "&lt;b&gt;")
+    assert figure.layout.xaxis.type == "log" and figure.layout.showlegend
+    single = plots.scatter({"a": points["a"]}, title="A title", xlabel="x", ylabel="y")
+    assert single.data[0].mode == "markers" and not single.layout.showlegend
+
+
 def test_directions_are_arrows_from_the_origin_to_the_columns():
     W = np.array([[1.0, 0.0, 0.05], [0.0, -1.1, 0.0]])
     figure = plots.directions(W, title="A title", names=["a", "<b>", "short"], groups=[0, 1, 0])
@@ -203,6 +216,18 @@ def test_tensors_of_any_kind():
         (lambda: plots.lines([[1, 2]], names=["a", "b"], **NAMES), "names has 2 labels, expected 1"),
         (lambda: plots.bars([1, 2], ["a"], **NAMES), "labels has 1 labels, expected 2"),
         (lambda: plots.bars([1, 2], ["a", "b"], error=[1], **NAMES), "error has shape"),
+        (
+            lambda: plots.scatter({"a": ([1], [1, 2])}, title="A title", xlabel="x", ylabel="y"),
+            "'a' has 1 values of x and 2 of y",
+        ),
+        (
+            lambda: plots.scatter({"a": ([0], [1])}, title="A title", xlabel="x", ylabel="y", logx=True),
+            "'a' has values of x that are not above zero",
+        ),
+        (
+            lambda: plots.scatter({"a": ([0], [1])}, title="A title", xlabel="x", ylabel="y", labels={"a": []}),
+            r"labels\['a'\] has 0 labels, expected 1",
+        ),
         (lambda: plots.directions([[1, 2]], title="A title"), r"W has shape \(1, 2\), expected finite numbers"),
         (lambda: plots.directions([[1, np.nan], [1, 2]], title="A title"), "W has NaN or infinite values"),
         (lambda: plots.directions(np.ones((2, 2)), title="A title", facets=["a"]), "W has shape .* expected 3 dim"),

@@ -1,8 +1,8 @@
 """Figures of the course: plotly charts, and circuitsvis views that work without a network.
 
-Charts (`heatmap`, `lines`, `bars`, `directions`) return a `plotly.graph_objects.Figure`: leave it as the last
-expression of a cell, or change it first with plotly's own methods. Views (`attention`, `coloured_tokens`) return a
-`View`, shown the same way.
+Charts (`heatmap`, `lines`, `bars`, `scatter`, `directions`) return a `plotly.graph_objects.Figure`: leave it as the
+last expression of a cell, or change it first with plotly's own methods. Views (`attention`, `coloured_tokens`) return
+a `View`, shown the same way.
 
 The same in every figure: blue is positive, vermilion negative, white exactly zero, grey "not defined" (NaN or
 infinite). All text is shown literally: `<bos>` is not read as HTML; a leading space or `Ġ` of a byte-level
@@ -259,6 +259,44 @@ def bars(
     fig.update_yaxes(title_text=_escaped(ylabel), zeroline=True, zerolinecolor="#222", zerolinewidth=1.5)
     legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}  # above: the width is for the labels
     return _finish(fig, title, caption, showlegend=bool(names), barmode="group", legend=legend)
+
+
+def scatter(
+    points: Mapping[str, tuple],
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    labels: Mapping[str, Sequence] | None = None,
+    joined: bool = False,
+    logx: bool = False,
+    caption: str | None = None,
+) -> go.Figure:
+    """Points ``{series: (x, y)}`` with x and y [point]; a series each in colour and marker.
+
+    labels: a text for each point of a series, written beside it. joined: points of a series joined by lines, in the
+    order given. logx: logarithmic x axis (values above zero).
+    """
+    fig = go.Figure()
+    for i, (name, (x, y)) in enumerate(points.items()):
+        x, y = _array(x, "x", (1,)), _array(y, "y", (1,))
+        if len(x) != len(y):
+            raise ValueError(f"{name!r} has {len(x)} values of x and {len(y)} of y, expected as many")
+        if logx and not (x[np.isfinite(x)] > 0).all():
+            raise ValueError(f"{name!r} has values of x that are not above zero, which a logarithmic axis cannot show")
+        texts = _texts(labels[name], len(x), f"labels[{name!r}]") if labels and name in labels else None
+        colour = PALETTE[i % len(PALETTE)]
+        look = {"symbol": MARKERS[i % len(MARKERS)], "size": 9 if len(x) < 200 else 4, "color": colour}
+        mode = "markers" + ("+lines" if joined else "") + ("+text" if texts else "")
+        trace = go.Scatter(x=_listed(x), y=_listed(y), name=_escaped(name), mode=mode, marker=look)
+        trace.update(text=texts, textposition="top right", textfont_size=11) if texts else None
+        trace.line = {"color": colour, "width": 1.5, "dash": DASHES[i % len(DASHES)]}
+        trace.hovertemplate = f"{_escaped(name)}<br>" + ("%{text}<br>" if texts else "")
+        trace.hovertemplate += f"{_escaped(xlabel)}: %{{x:.4~g}}<br>{_escaped(ylabel)}: %{{y:.4~g}}<extra></extra>"
+        fig.add_trace(trace)
+    fig.update_xaxes(title_text=_escaped(xlabel), type="log" if logx else "linear")
+    fig.update_yaxes(title_text=_escaped(ylabel), zeroline=True)
+    return _finish(fig, title, caption, showlegend=len(points) > 1)
 
 
 def directions(

@@ -1,18 +1,22 @@
-"""`python -m utils.training NAME [--seed S] [--out DIR] [--steps N] [--force]`, or `NAME --card DIR DIR ...`."""
+"""`python -m utils.training NAME [--seed S] [--out DIR] [--steps N] [--force]`, or `NAME --card DIR DIR ...`.
+
+`dictionaries [--out DIR]` makes the sparse autoencoders that are shipped, all of them.
+"""
 
 import argparse
 from pathlib import Path
 
 import transformers
 
-from utils.training import world, zoo
+from utils import sae
+from utils.training import dictionaries, world, zoo
 
 ENTRIES = {entry.name: entry for entry in world.ENTRIES}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m utils.training", description="Remake a shipped model.")
-    parser.add_argument("name", choices=ENTRIES)
+    parser.add_argument("name", choices=[*ENTRIES, "dictionaries"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder to write (default: the shipped model's)")
     parser.add_argument("--steps", type=int, help="another number of steps than the recipe's")
@@ -24,6 +28,9 @@ def main() -> None:
     )  # fmt: skip
     arguments = parser.parse_args()
     transformers.utils.logging.disable_progress_bar()
+    if arguments.name == "dictionaries":
+        dictionaries.make(arguments.out or sae.SHIPPED)
+        return
     entry = ENTRIES[arguments.name]
     if arguments.card:
         zoo.merge_cards(entry, arguments.card)

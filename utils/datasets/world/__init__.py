@@ -32,8 +32,11 @@ those of the pair, and an entry in the module's ``TYPES`` with the slots that ca
 all words that can stand in a slot. A new module joins the table in `language`. Sentences, splits, vocabulary and
 corpus follow from the entry; new words or another share make another corpus, and models are then trained anew. The
 tests want a reader for the type.
+
+`annotated` gives rows like those of `corpus` with the truth of every token, concept by concept.
 """
 
+from utils.datasets.world.annotations import Annotated, annotated
 from utils.datasets.world.core import BOS, SPLITS, Sentence
 from utils.datasets.world.facts import CATEGORIES, ENTITIES, NEVER_CLAIMED, TRUTHS
 from utils.datasets.world.language import (
@@ -72,10 +75,12 @@ __all__ = [
     "TYPES",
     "VERBS",
     "VOCABULARY",
+    "Annotated",
     "Corpus",
     "Country",
     "Person",
     "Sentence",
+    "annotated",
     "corpus",
     "fact",
     "sentences",
