@@ -7,6 +7,7 @@ import math
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from tests.mutants import right, wrong
 from utils import superposition
@@ -157,10 +158,15 @@ def _train(
     same_start=False,
     bias=True,
     reduce=lambda loss: loss.sum(),
+    output=torch.relu,
+    late_bias=False,
+    error=torch.square,
+    zero=True,
+    train_w=True,
 ):
     k, device = len(sparsity), sparsity.device
     start = torch.randn(1 if same_start else k, n_hidden, n_features, device=device) * scale
-    W = start.repeat(k // len(start), 1, 1).requires_grad_()
+    W = start.repeat(k // len(start), 1, 1).requires_grad_(train_w)
     b = torch.zeros(k, n_features, device=device, requires_grad=True)
     optimizer = torch.optim.Adam([W, b] if bias else [W], lr=lr)
 
@@ -173,9 +179,11 @@ def _train(
     x = features()
     for _ in range(steps):
         x = features() if fresh else x
-        out = x @ W.mT @ W + b[:, None]
-        loss = reduce((importance * (x - (out.relu() if relu else out)) ** 2).sum(-1).mean(-1))
-        optimizer.zero_grad()
+        out = x @ W.mT @ W + (0 if late_bias else b[:, None])
+        out = (output(out) if relu else out) + (b[:, None] if late_bias else 0)
+        loss = reduce((importance * error(x - out)).sum(-1).mean(-1))
+        if zero:
+            optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     return W.detach(), b.detach()
@@ -296,6 +304,234 @@ def returns_the_weights_alone(sparsity, n_features, n_hidden, importance, steps=
     return _train(sparsity, n_features, n_hidden, importance, steps)[0]
 
 
+@wrong("4.2", says="used as the value too")
+def takes_one_draw_for_mask_and_value(sparsity, n_features, n_hidden, importance, steps=1500):
+    def draw(k, batch, n, sparsity):
+        drawn = torch.rand(k, batch, n, device=sparsity.device)
+        return drawn * (drawn >= sparsity[:, None, None])
+
+    return _train(sparsity, n_features, n_hidden, importance, steps, draw=draw)
+
+
+@wrong("4.2", says="is `sparsity` squared")
+def squares_the_sparsity(sparsity, n_features, n_hidden, importance, steps=1500):
+    return _train(sparsity**2, n_features, n_hidden, importance, steps)
+
+
+@wrong("4.2", says="without a root")
+def takes_the_root_of_the_sparsity(sparsity, n_features, n_hidden, importance, steps=1500):
+    return _train(sparsity**0.5, n_features, n_hidden, importance, steps)
+
+
+@wrong("4.2", says="in another order than")
+def trains_in_another_order(sparsity, n_features, n_hidden, importance, steps=1500):
+    return _train(sparsity.flip(0), n_features, n_hidden, importance, steps)
+
+
+@wrong("4.2", says="in another order than")
+def sorts_the_sparsities(sparsity, n_features, n_hidden, importance, steps=1500):
+    return _train(sparsity.sort().values, n_features, n_hidden, importance, steps)
+
+
+@wrong("4.2", says="in another order than")
+def returns_the_instances_reversed(sparsity, n_features, n_hidden, importance, steps=1500):
+    W, b = _train(sparsity, n_features, n_hidden, importance, steps)
+    return W.flip(0), b.flip(0)
+
+
+@wrong("4.2", says="return all the models that were trained")
+def spoils_every_second_instance(sparsity, n_features, n_hidden, importance, steps=1500):
+    W, b = _train(sparsity, n_features, n_hidden, importance, steps)
+    keep = torch.arange(len(W), device=W.device)[:, None] % 2 if len(W) > 3 else torch.ones(len(W), 1, device=W.device)
+    return W * keep[..., None], b * keep
+
+
+@wrong("4.2", says="not trained to the end")
+def shrinks_most_instances(sparsity, n_features, n_hidden, importance, steps=1500):
+    W, b = _train(sparsity, n_features, n_hidden, importance, steps)
+    W[3:] *= 0.5
+    return W, b
+
+
+@wrong("4.2", says="each with one optimizer.step()")
+def runs_half_of_the_steps(sparsity, n_features, n_hidden, importance, steps=1500):
+    return _train(sparsity, n_features, n_hidden, importance, max(1, steps // 2))
+
+
+@wrong("4.2", says="each with one optimizer.step()")
+def runs_a_step_too_many(sparsity, n_features, n_hidden, importance, steps=1500):
+    return _train(sparsity, n_features, n_hidden, importance, steps + 1)
+
+
+@wrong("4.2", says="has the bias inside")
+def adds_the_bias_after_the_relu(sparsity, n_features, n_hidden, importance, steps=1500):
+    return _train(sparsity, n_features, n_hidden, importance, steps, late_bias=True)
+
+
+@wrong("4.2", says="no leaky ReLU")
+def has_a_leaky_relu(sparsity, n_features, n_hidden, importance, steps=1500):
+    def leaky(x):
+        return torch.nn.functional.leaky_relu(x, 0.1)
+
+    return _train(sparsity, n_features, n_hidden, importance, steps, output=leaky)
+
+
+@wrong("4.2", says="not its absolute value")
+def trains_on_absolute_errors(sparsity, n_features, n_hidden, importance, steps=1500):
+    return _train(sparsity, n_features, n_hidden, importance, steps, error=torch.abs)
+
+
+@wrong("4.2", says="W does not move: has it requires_grad")
+def trains_the_bias_alone(sparsity, n_features, n_hidden, importance, steps=1500):
+    return _train(sparsity, n_features, n_hidden, importance, steps, train_w=False)
+
+
+@wrong("4.2", says="is it the *sum* of all their losses")
+def trains_the_last_instance(sparsity, n_features, n_hidden, importance, steps=1500):
+    return _train(sparsity, n_features, n_hidden, importance, steps, reduce=lambda loss: loss[-1])
+
+
+@wrong("4.2", says="is it the *sum* of all their losses")
+def trains_the_worst_instance(sparsity, n_features, n_hidden, importance, steps=1500):
+    return _train(sparsity, n_features, n_hidden, importance, steps, reduce=lambda loss: loss.max())
+
+
+@wrong("4.2", says="gradients add up")
+def never_sets_gradients_to_zero(sparsity, n_features, n_hidden, importance, steps=1500):
+    return _train(sparsity, n_features, n_hidden, importance, steps, zero=False)
+
+
+@wrong("4.2", says="values that are on have a mean of")
+def draws_ones(sparsity, n_features, n_hidden, importance, steps=1500):
+    def draw(k, batch, n, sparsity):
+        drawn = torch.rand(k, batch, n, device=sparsity.device)
+        return 1.0 * (drawn >= sparsity[:, None, None])
+
+    return _train(sparsity, n_features, n_hidden, importance, steps, draw=draw)
+
+
+@wrong("4.2", says="values that are on have a mean of")
+def draws_values_up_to_two(sparsity, n_features, n_hidden, importance, steps=1500):
+    def draw(k, batch, n, sparsity):
+        drawn = torch.rand(k, batch, n, device=sparsity.device)
+        return 2 * torch.rand_like(drawn) * (drawn >= sparsity[:, None, None])
+
+    return _train(sparsity, n_features, n_hidden, importance, steps, draw=draw)
+
+
+@wrong("4.2", says="values that are on have a mean of")
+def draws_no_small_values(sparsity, n_features, n_hidden, importance, steps=1500):
+    def draw(k, batch, n, sparsity):
+        drawn = torch.rand(k, batch, n, device=sparsity.device)
+        return (0.1 + 0.9 * torch.rand_like(drawn)) * (drawn >= sparsity[:, None, None])
+
+    return _train(sparsity, n_features, n_hidden, importance, steps, draw=draw)
+
+
+@wrong("4.2", says="with torch.relu")
+def has_a_softplus(sparsity, n_features, n_hidden, importance, steps=1500):
+    return _train(sparsity, n_features, n_hidden, importance, steps, output=torch.nn.functional.softplus)
+
+
+@wrong("4.2", says="the sign of b")
+def returns_the_bias_subtracted(sparsity, n_features, n_hidden, importance, steps=1500):
+    W, b = _train(sparsity, n_features, n_hidden, importance, steps)
+    return W, -b
+
+
+@wrong("4.2", says="each feature on or off by itself")
+def turns_all_features_on_together(sparsity, n_features, n_hidden, importance, steps=1500):
+    def draw(k, batch, n, sparsity):
+        drawn = torch.rand(k, batch, n, device=sparsity.device)
+        return drawn * (torch.rand_like(drawn[..., :1]) >= sparsity[:, None, None])
+
+    return _train(sparsity, n_features, n_hidden, importance, steps, draw=draw)
+
+
+@wrong("4.2", says="b[:, None], sparsity[:, None, None]")
+def gives_the_bias_no_axis_for_the_batch(sparsity, n_features, n_hidden, importance, steps=1500):
+    k, sparsity, importance = len(sparsity), sparsity.cpu(), importance.cpu()
+    W, b = (torch.randn(k, n_hidden, n_features) / 3).requires_grad_(), torch.zeros(k, n_features, requires_grad=True)
+    optimizer = torch.optim.Adam([W, b], lr=5e-3)
+    for _ in range(steps):
+        x = torch.rand(k, 200, n_features) * (torch.rand(k, 200, n_features) >= sparsity[:, None, None])
+        out = torch.relu(x @ W.mT @ W + b)
+        optimizer.zero_grad()
+        (importance * (x - out) ** 2).sum(-1).mean(-1).sum().backward()
+        optimizer.step()
+    return W, b
+
+
+@wrong("4.2", says="b[:, None], sparsity[:, None, None]")
+def gives_sparsity_one_axis(sparsity, n_features, n_hidden, importance, steps=1500):
+    k, sparsity, importance = len(sparsity), sparsity.cpu(), importance.cpu()
+    W, b = (torch.randn(k, n_hidden, n_features) / 3).requires_grad_(), torch.zeros(k, n_features, requires_grad=True)
+    optimizer = torch.optim.Adam([W, b], lr=5e-3)
+    for _ in range(steps):
+        x = torch.rand(k, 200, n_features) * (torch.rand(k, 200, n_features) >= sparsity[:, None])
+        out = torch.relu(x @ W.mT @ W + b[:, None])
+        optimizer.zero_grad()
+        (importance * (x - out) ** 2).sum(-1).mean(-1).sum().backward()
+        optimizer.step()
+    return W, b
+
+
+@wrong("4.2", says="b[:, None], sparsity[:, None, None]")
+def gives_sparsity_no_axis(sparsity, n_features, n_hidden, importance, steps=1500):
+    k, sparsity, importance = len(sparsity), sparsity.cpu(), importance.cpu()
+    W, b = (torch.randn(k, n_hidden, n_features) / 3).requires_grad_(), torch.zeros(k, n_features, requires_grad=True)
+    optimizer = torch.optim.Adam([W, b], lr=5e-3)
+    for _ in range(steps):
+        x = torch.rand(k, 200, n_features) * (torch.rand(k, 200, n_features) >= sparsity)
+        out = torch.relu(x @ W.mT @ W + b[:, None])
+        optimizer.zero_grad()
+        (importance * (x - out) ** 2).sum(-1).mean(-1).sum().backward()
+        optimizer.step()
+    return W, b
+
+
+@wrong("4.2", says="W.mT turns")
+def reverses_all_axes_of_w(sparsity, n_features, n_hidden, importance, steps=1500):
+    k, sparsity, importance = len(sparsity), sparsity.cpu(), importance.cpu()
+    W, b = (torch.randn(k, n_hidden, n_features) / 3).requires_grad_(), torch.zeros(k, n_features, requires_grad=True)
+    optimizer = torch.optim.Adam([W, b], lr=5e-3)
+    for _ in range(steps):
+        x = torch.rand(k, 200, n_features) * (torch.rand(k, 200, n_features) >= sparsity[:, None, None])
+        out = torch.relu(x @ W.T @ W + b[:, None])
+        optimizer.zero_grad()
+        (importance * (x - out) ** 2).sum(-1).mean(-1).sum().backward()
+        optimizer.step()
+    return W, b
+
+
+@wrong("4.2", says="backward() starts from one number")
+def calls_backward_on_all_losses(sparsity, n_features, n_hidden, importance, steps=1500):
+    k, sparsity, importance = len(sparsity), sparsity.cpu(), importance.cpu()
+    W, b = (torch.randn(k, n_hidden, n_features) / 3).requires_grad_(), torch.zeros(k, n_features, requires_grad=True)
+    optimizer = torch.optim.Adam([W, b], lr=5e-3)
+    for _ in range(steps):
+        x = torch.rand(k, 200, n_features) * (torch.rand(k, 200, n_features) >= sparsity[:, None, None])
+        out = torch.relu(x @ W.mT @ W + b[:, None])
+        optimizer.zero_grad()
+        (importance * (x - out) ** 2).sum(-1).mean(-1).backward()
+        optimizer.step()
+    return W, b
+
+
+@wrong("4.2", says="scale first, then ask for gradients")
+def scales_after_asking_for_gradients(sparsity, n_features, n_hidden, importance, steps=1500):
+    k, sparsity, importance = len(sparsity), sparsity.cpu(), importance.cpu()
+    W, b = torch.randn(k, n_hidden, n_features, requires_grad=True) / 3, torch.zeros(k, n_features, requires_grad=True)
+    optimizer = torch.optim.Adam([W, b], lr=5e-3)
+    for _ in range(steps):
+        x = torch.rand(k, 200, n_features) * (torch.rand(k, 200, n_features) >= sparsity[:, None, None])
+        out = torch.relu(x @ W.mT @ W + b[:, None])
+        optimizer.zero_grad()
+        (importance * (x - out) ** 2).sum(-1).mean(-1).sum().backward()
+        optimizer.step()
+    return W, b
+
+
 @right("4.2")
 def averages_over_instances(sparsity, n_features, n_hidden, importance, steps=1500):
     return _train(sparsity, n_features, n_hidden, importance, steps, reduce=lambda loss: loss.mean())
@@ -326,6 +562,26 @@ def with_a_generator_and_bernoulli(sparsity, n_features, n_hidden, importance, s
         return on * torch.empty(k, batch, n, device=sparsity.device).uniform_(generator=generator)
 
     return _train(sparsity, n_features, n_hidden, importance, steps, draw=draw)
+
+
+@right("4.2")
+def on_a_cosine_with_its_own_adam(sparsity, n_features, n_hidden, importance, steps=1500):
+    k, lr, decay = len(sparsity), 1e-2, (0.9, 0.999)
+    sparsity, importance = sparsity.cpu(), importance.cpu()
+    parts = [torch.randn(k, n_hidden, n_features) / (4 * n_hidden) ** 0.5, torch.zeros(k, 1, n_features)]
+    moments = [[torch.zeros_like(part), torch.zeros_like(part)] for part in parts]
+    for step in range(1, steps + 1):
+        x = torch.rand(k, 256, n_features) * (torch.rand(k, 256, n_features) >= sparsity[:, None, None])
+        W, b = (part.requires_grad_() for part in parts)
+        loss = (importance * (x - torch.relu(x @ W.mT @ W + b)) ** 2).sum((0, 2)).mean()
+        rate = lr * (1 + math.cos(math.pi * step / steps)) / 2
+        for i, gradient in enumerate(torch.autograd.grad(loss, [W, b])):
+            first, second = moments[i]
+            first.lerp_(gradient, 1 - decay[0])
+            second.lerp_(gradient**2, 1 - decay[1])
+            size = (second / (1 - decay[1] ** step)).sqrt() + 1e-8
+            parts[i] = parts[i].detach() - rate * first / (1 - decay[0] ** step) / size
+    return parts[0], parts[1].squeeze(1)
 
 
 # ---------------------------------------------------------------------- 4.3 feature_dimensionality
@@ -405,6 +661,19 @@ def returns_the_sum_of_shares(W):
     return (W.pow(2).sum(0).pow(2) / (W.T @ W).pow(2).sum(1)).nan_to_num().sum()
 
 
+@wrong("4.3", says="only a column of zeros has D = 0")
+def takes_short_columns_for_zeros(W):
+    unit = W / W.norm(dim=0).clamp_min(1e-9)
+    shares = W.pow(2).sum(0) / (unit.T @ W).pow(2).sum(1).clamp_min(1e-9)
+    return torch.where(W.norm(dim=0) > 0.2, shares, 0.0)
+
+
+@wrong("4.3", says="only a column of zeros has D = 0")
+def keeps_lengths_above_a_tenth(W):
+    unit = W / W.norm(dim=0).clamp_min(0.1)
+    return W.pow(2).sum(0) / (unit.T @ W).pow(2).sum(1).clamp_min(1e-9)
+
+
 @right("4.3")
 def fourth_power_over_the_gram_matrix(W):
     gram = W.T @ W
@@ -437,6 +706,12 @@ def dimensionality_in_numpy(W):
 @right("4.3")
 def dimensionality_of_the_library(W):
     return superposition.dimensionality(W=W)
+
+
+@right("4.3")
+def with_a_small_number_in_the_divisors(W):
+    unit = W / (W.norm(dim=0) + 1e-6)
+    return W.pow(2).sum(0) / ((unit.T @ W).pow(2).sum(1) + 1e-6)
 
 
 # -------------------------------------------------------------------------------- 4.4 phase_losses
@@ -522,6 +797,12 @@ def puts_the_pair_first(sparsity, importance):
 @wrong("4.4", says="the sum over the two features, not their mean")
 def averages_over_the_features(sparsity, importance):
     return _phases(sparsity, importance) / 2
+
+
+@wrong("4.4", says="a closed form is asked for")
+def estimates_the_phases(sparsity, importance):
+    smaller = torch.rand(20_000, 2, device=sparsity.device).amin(1).pow(2).mean()
+    return _phases(sparsity, importance, pair=lambda p: p**2 * smaller)
 
 
 @right("4.4")
@@ -644,6 +925,13 @@ def normalises_in_place(W, sparsity):
     a = _overlaps(W)
     W /= W.norm(dim=0)
     return _second_moment(a, 1 - sparsity)
+
+
+@wrong("4.5", says="a closed form is asked for")
+def estimates_the_interference(W, sparsity):
+    x = torch.rand(50_000, W.shape[1], device=W.device)
+    x = x * (torch.rand_like(x) >= sparsity)
+    return (x @ _overlaps(W)).pow(2).mean(0)
 
 
 @right("4.5")
@@ -818,6 +1106,48 @@ def takes_pairs_for_features(batch, n_pairs, sparsity, together, generator):
     return _pairs(batch, n_pairs, sparsity, together, generator)[:, ::2]
 
 
+def _of_its_own(batch, n_pairs, seed):
+    return torch.rand(batch, n_pairs, generator=torch.Generator().manual_seed(seed))
+
+
+@wrong("4.6", says="the same again (the values)")
+def draws_values_with_a_seed_of_its_own(batch, n_pairs, sparsity, together, generator):
+    return _pairs(batch, n_pairs, sparsity, together, generator, values=_of_its_own(batch, 2 * n_pairs, 0))
+
+
+@wrong("4.6", says="the same again (on and off)")
+def draws_what_is_on_with_a_seed_of_its_own(batch, n_pairs, sparsity, together, generator):
+    return _pairs(batch, n_pairs, sparsity, together, generator, on=_of_its_own(batch, n_pairs, 1) >= sparsity)
+
+
+@wrong("4.6", says="the same again (which of the two members is on)")
+def flips_a_coin_with_a_seed_of_its_own(batch, n_pairs, sparsity, together, generator):
+    return _pairs(batch, n_pairs, sparsity, together, generator, first=_of_its_own(batch, n_pairs, 2) < 0.5)
+
+
+@wrong("4.6", says="another batch (which of the two members is on)")
+def flips_a_coin_without_the_generator(batch, n_pairs, sparsity, together, generator):
+    return _pairs(batch, n_pairs, sparsity, together, generator, first=torch.rand(batch, n_pairs) < 0.5)
+
+
+@wrong("4.6", says="do not seed it")
+def seeds_the_generator_after_the_draws(batch, n_pairs, sparsity, together, generator):
+    x = _pairs(batch, n_pairs, sparsity, together, generator)
+    generator.manual_seed(0)
+    return x
+
+
+@wrong("4.6", says="drawn once for the whole batch")
+def draws_once_for_all_rows(batch, n_pairs, sparsity, together, generator):
+    on = (torch.rand(n_pairs, generator=generator) >= sparsity).expand(batch, n_pairs)
+    return _pairs(batch, n_pairs, sparsity, together, generator, on=on)
+
+
+@wrong("4.6", says="it is the argument `sparsity` that decides")
+def has_a_sparsity_of_its_own(batch, n_pairs, sparsity, together, generator):
+    return _pairs(batch, n_pairs, 0.9, together, generator)
+
+
 @right("4.6")
 def column_by_column(batch, n_pairs, sparsity, together, generator):
     columns = []
@@ -959,6 +1289,12 @@ def centres_in_place(x, n_hidden):
     x -= mean
     W = _components(x, n_hidden)
     return W, mean - W.T @ (W @ mean)
+
+
+@wrong("4.7", says="approximate, and another one at every call")
+def approximates_the_components(x, n_hidden):
+    W = torch.pca_lowrank(x, q=n_hidden, niter=0)[2].T
+    return W, x.mean(0) - W.T @ (W @ x.mean(0))
 
 
 @right("4.7")
@@ -1117,6 +1453,77 @@ def fits_the_plane_to_the_order(x, value, period):
     means = _class_means(x.double(), value, period)
     plane = torch.linalg.qr((torch.stack([t.cos(), t.sin()]) @ means).T).Q.T
     return plane, torch.atan2(*((x - means.mean(0)) @ plane.T).T)
+
+
+def _along(x, value, period, plane):
+    """This plane (made orthonormal), and the angles in it."""
+    plane = torch.linalg.qr(plane.T).Q.T
+    first, second = ((x - _class_means(x, value, period).mean(0)) @ plane.T).T
+    return plane, torch.atan2(second, first)
+
+
+def _turns(value, period):
+    t = 2 * math.pi * value / period
+    return torch.stack([t.cos(), t.sin()], 1)
+
+
+@wrong("4.8", says="fitted to the order of the values")
+def takes_differences_of_neighbours(x, value, period):
+    means = _class_means(x, value, period)
+    return _circle(x, value, period, rows=means.roll(-1, 0) - means)
+
+
+@wrong("4.8", says="fitted to the order of the values")
+def takes_differences_of_opposites(x, value, period):
+    means = _class_means(x, value, period)
+    return _circle(x, value, period, rows=means - means.roll(period // 2, 0))
+
+
+@wrong("4.8", says="fitted to the order of the values")
+def regresses_x_on_the_angle(x, value, period):
+    turns = _turns(value, period)
+    return _along(x, value, period, torch.linalg.lstsq(turns, x - x.mean(0)).solution)
+
+
+@wrong("4.8", says="fitted to the order of the values")
+def decodes_the_angle_from_x(x, value, period):
+    wide = torch.cat([x, torch.ones_like(x[:, :1])], 1)
+    return _along(x, value, period, torch.linalg.lstsq(wide, _turns(value, period)).solution[:-1].T)
+
+
+@wrong("4.8", says="weigh the spread within the classes")
+def discriminates_between_classes(x, value, period):
+    found = LinearDiscriminantAnalysis(n_components=2).fit(x.cpu().numpy(), value.cpu().numpy())
+    return _along(x, value, period, torch.tensor(found.scalings_[:, :2].T.copy(), dtype=x.dtype, device=x.device))
+
+
+@wrong("4.8", says="V transposed already")
+def takes_columns_of_vh(x, value, period):
+    means = _class_means(x, value, period)
+    return torch.linalg.svd(means - means.mean(0)).Vh[:, :2].T, value
+
+
+@wrong("4.8", says="the smallest components")
+def takes_the_smallest_of_eigh(x, value, period):
+    return _along(x, value, period, torch.linalg.eigh(torch.cov(_class_means(x, value, period).T)).eigenvectors.T[:2])
+
+
+@wrong("4.8", says="approximate, and another one at every call")
+def approximates_the_plane(x, value, period):
+    return _along(x, value, period, torch.pca_lowrank(_class_means(x, value, period), q=2)[2].T)
+
+
+@wrong("4.8", says="values run from 0 to period - 1")
+def counts_values_from_one(x, value, period):
+    means = torch.stack([x[value == t].mean(0) for t in range(1, period + 1)])
+    return _circle(x, value, period, rows=means - means.mean(0))
+
+
+@wrong("4.8", says="in the plane that is returned")
+def gives_angles_in_another_plane(x, value, period):
+    t = torch.arange(period, device=x.device)
+    fitted = _turns(t, period).T @ _class_means(x, value, period)
+    return _circle(x, value, period)[0], _along(x, value, period, fitted)[1]
 
 
 @right("4.8")
