@@ -289,7 +289,7 @@ def scatter(
         look = {"symbol": MARKERS[i % len(MARKERS)], "size": 9 if len(x) < 200 else 4, "color": colour}
         mode = "markers" + ("+lines" if joined else "") + ("+text" if texts else "")
         trace = go.Scatter(x=_listed(x), y=_listed(y), name=_escaped(name), mode=mode, marker=look)
-        trace.update(text=texts, textposition="top right", textfont_size=11) if texts else None
+        trace.update(text=texts, textposition="top right", textfont_size=11, cliponaxis=False) if texts else None
         trace.line = {"color": colour, "width": 1.5, "dash": DASHES[i % len(DASHES)]}
         trace.hovertemplate = f"{_escaped(name)}<br>" + ("%{text}<br>" if texts else "")
         trace.hovertemplate += f"{_escaped(xlabel)}: %{{x:.4~g}}<br>{_escaped(ylabel)}: %{{y:.4~g}}<extra></extra>"

@@ -57,9 +57,10 @@ def test_top_k_against_sae_lens(saved):
     if not python:
         pytest.skip("SAE_LENS_PYTHON does not name the Python of an environment with sae-lens")
     file, x, held_out = saved
-    sae.train(x, sae.TopK(K), WIDTH, steps=20, batch_size=BATCH)  # warm-up
+    settings = {"batch_size": BATCH, "lr": 5e-3, "encoder_start": 0.3}
+    sae.train(x, sae.TopK(K), WIDTH, steps=20, **settings)  # warm-up
     began = time.process_time()
-    ours = sae.train(x, sae.TopK(K), WIDTH, steps=STEPS, batch_size=BATCH)
+    ours = sae.train(x, sae.TopK(K), WIDTH, steps=STEPS, **settings)
     speed = STEPS * BATCH / (time.process_time() - began)
     report = sae.evaluate(ours, held_out)
     print(
@@ -81,7 +82,7 @@ def test_top_k_against_sae_lens(saved):
     fastest = max(found["samples_per_cpu_s"] for found in peers.values())
     lowest = min(found["fvu"] for found in peers.values())
     print(f"ratio of speed to its fastest setting: {speed / fastest:.2f}; FVU {report.fvu:.4f}, its best {lowest:.4f}")
-    assert report.fvu < lowest + 0.003
+    assert report.fvu < lowest + 0.002
 
 
 STREAM = """

@@ -41,8 +41,8 @@ class Page:
         density: share of tokens on which it is active.
         largest: its largest value.
         counts: [bin], how many active tokens fall into equal bins from 0 to `largest`.
-        strongest, middle, weakest: contexts from the top, the middle and the bottom of its active tokens, one for each
-            row of tokens at most.
+        strongest, middle, weakest: contexts from the top, the middle and the bottom of the rows by their largest value,
+            one for each row of tokens at most.
         raised, lowered: tokens whose logits its direction raises and lowers most, with the change that one unit of the
             latent makes, relative to the mean over tokens.
         words: the tokens on which it is active, with their share of its active tokens, commonest first.
@@ -66,7 +66,7 @@ class Page:
         return _page_html(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dashboard:
     """Pages of several latents, the first of them unfolded."""
 
@@ -74,6 +74,9 @@ class Dashboard:
 
     def __getitem__(self, index: int) -> Page:
         return self.pages[index]
+
+    def __repr__(self) -> str:
+        return f"Dashboard of the latents {', '.join(str(page.latent) for page in self.pages)}"
 
     def __len__(self) -> int:
         return len(self.pages)
@@ -99,8 +102,8 @@ def dashboard(
 ) -> Dashboard:
     """Pages for `latents` of a dictionary, from what they do on `tokens` (without the first of each row).
 
-    Logit effects are those of the direction read through the unembedding, which is exact for a dictionary on the last
-    state of a processed model and a first guess for an earlier one: the layers between are left out.
+    Logit effects are those of the direction read through the unembedding: a first guess, which leaves out the layers
+    between and the scale of the final LayerNorm.
 
     Raises:
         ValueError: a latent that does not exist, a dictionary without a hook point or for another model, labels that do
@@ -110,6 +113,8 @@ def dashboard(
     if sae.instances or sae.is_transcoder or sae.hook is None:
         raise ValueError("sae is expected to be one autoencoder that knows its hook point")
     _check_hook(model, sae.hook)
+    if sae.d_out != model.cfg.d_model:
+        raise ValueError(f"sae writes width {sae.d_out}, expected the residual stream's {model.cfg.d_model}")
     latents = [check_integer("latents", latent, 0) for latent in latents]
     if not latents or max(latents) >= sae.n_latents:
         raise ValueError(f"latents is {latents}, expected some of 0 to {sae.n_latents - 1}")
@@ -149,7 +154,7 @@ def _page(model, words, z, latent, effects, labels, concepts, n_contexts, n_toke
     peaks = z.max(dim=1)
     rows = peaks.values.argsort(descending=True)
     rows = rows[peaks.values[rows] > 0]
-    thirds = [rows[:n_contexts], rows[len(rows) // 2 :][:n_contexts], rows[-n_contexts:]]
+    thirds = [rows[:n_contexts], rows[(len(rows) - n_contexts) // 2 :][:n_contexts], rows[-n_contexts:]]
     if len(rows) < 3 * n_contexts:
         thirds = [rows[:n_contexts], rows[n_contexts : 2 * n_contexts], rows[2 * n_contexts :]]
     contexts = [
@@ -250,13 +255,14 @@ def _listed(pairs: Sequence[tuple[str, float]], form: str) -> str:
 
 def _histogram(page: Page) -> str:
     """Bars of the active values, with an axis; said in words for those who cannot see it."""
-    most = max(1, *page.counts)
+    most = max(page.counts)
     bars = "".join(
         f"<div title='{count} tokens' style='flex:1;height:{max(1, 48 * count / most) if count else 0:.0f}px;"
         f"background:rgb({BLUE})'></div>"
         for count in page.counts
     )
-    label = f"Histogram of the values above zero, from 0 to {page.largest:.3g}; the fullest bin holds {most} tokens."
+    fullest = max(page.counts)
+    label = f"Histogram of the values above zero, from 0 to {page.largest:.3g}; the fullest bin holds {fullest} tokens."
     return (
         f"<div role='img' aria-label='{label}' style='display:flex;align-items:flex-end;gap:1px;height:48px;"
         f"max-width:280px;border-bottom:1px solid {GREY};margin-top:4px'>{bars}</div>"

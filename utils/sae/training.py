@@ -51,6 +51,7 @@ def train(
     steps: int = 2000,
     batch_size: int = 1024,
     lr: float = 2e-3,
+    encoder_start: float = 1.0,
     seed: int | Sequence[int] = 0,
     dead_after: int = 100_000,
     revive: bool = True,
@@ -71,6 +72,7 @@ def train(
             iterated over for batches [batch d_in], again and again (`Stream`), and then sets the batch size. Half
             precision is trained on in float32. No gradient flows into them.
         target: what a transcoder writes; of a `Stream`, the second of each pair.
+        encoder_start: the encoder starts as the decoder's transpose (a transcoder's as random unit columns) times this.
         seed: of the start and of the order of the samples. A sequence, or a sequence as the architecture's setting,
             trains as many on the same batches (in the order that the first seed gives), or, if `activations` have an
             instance axis, each on its own.
@@ -87,7 +89,7 @@ def train(
     """
     counts = {"steps": steps, "batch_size": batch_size, "dead_after": dead_after}
     steps, batch_size, dead_after = (check_integer(name, value, 1) for name, value in counts.items())
-    lr = check_positive("lr", lr)
+    lr, encoder_start = check_positive("lr", lr), check_positive("encoder_start", encoder_start)
     seeds = [check_integer("seed", each, 0) for each in (seed if isinstance(seed, Sequence) else [seed])]
     if not seeds:
         raise ValueError("seed is an empty sequence, expected a seed for each dictionary")
@@ -98,6 +100,7 @@ def train(
         x, y = first[0]
         d_out = None if y is x else y.shape[-1]
         sae = SAE(architecture, x.shape[-1], n_latents, d_out=d_out, seed=seed, hook=hook).to(x)
+        sae.W_enc.data.mul_(encoder_start)
         if x.dim() > 2 and x.shape[:-2] != sae.instances:
             raise ValueError(f"activations has instances {list(x.shape[:-2])}, the settings give {list(sae.instances)}")
         scaling = _Scaling.of(activations, target) if isinstance(activations, Tensor) else _Scaling.of_batches(first)
