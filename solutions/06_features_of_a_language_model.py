@@ -1028,22 +1028,39 @@ def fetched(site: str) -> sae.SAE | None:
         folder = snapshot_download("jbloom/GPT2-Small-SAEs-Reformatted", allow_patterns=f"{site}/*")
         return sae.load_published(f"{folder}/{site}").to(session.device())
     except (OSError, ValueError) as error:
-        print(f"Skipped: the published dictionary cannot be had ({type(error).__name__}).")
+        print(f"The published dictionary cannot be had here ({type(error).__name__}).")
 
 
 # %%
-site = "blocks.8.hook_resid_pre"
-published = None if gpt2 is None else fetched(site)
-if published is not None and published.d_in == gpt2.cfg.d_model:
-    batch = world.sentences("indirect_object", 40, seed=1, template="one_pair/0")
+if gpt2 is not None:
+    site = f"blocks.{min(8, gpt2.cfg.n_layers - 1)}.hook_resid_pre"
+    batch = world.sentences("indirect_object", 60, seed=1, template="one_pair/0")
     prompts = [gpt2.to_tokens(s.prompt.replace(" ,", ",")) for s in batch]
     real_tokens = torch.cat([prompt for prompt in prompts if prompt.shape == prompts[0].shape])
-    clean_loss, spliced_loss, ablated_loss = spliced_losses(gpt2, real_tokens, site, published)
-    print(f"clean {clean_loss:.2f}, spliced {spliced_loss:.2f}, mean {ablated_loss:.2f}")
+    own = sae.train(collect(gpt2, real_tokens, site), sae.TopK(8), 512, steps=300, batch_size=256, hook=site)
+    losses = {"a dictionary of these few texts": spliced_losses(gpt2, real_tokens, site, own)}
+
+# %%
+published = None if gpt2 is None else fetched(site)
+if published is not None and published.d_in == gpt2.cfg.d_model:
+    losses["the published dictionary"] = spliced_losses(gpt2, real_tokens, site, published)
     z_real = published.encode(sae.activations(gpt2, real_tokens, site))
     print(f"active latents per token: {(z_real > 0).sum(1).float().mean():.0f}")
     at_end = z_real.unflatten(0, (len(real_tokens), -1))[:, -1].mean(0).argmax()
     display(sae.dashboard(gpt2, published, real_tokens, [int(at_end)], n_contexts=3))
+
+# %%
+if gpt2 is not None:
+    display(
+        plots.bars(
+            losses,
+            ["as it is", "spliced", "mean"],
+            title="GPT-2: what a dictionary costs",
+            xlabel="put in the place of the activations",
+            ylabel="cross-entropy (nats)",
+            caption="For each dictionary three bars: the model's loss as it is, with the dictionary, with the mean.",
+        )
+    )
 
 # %% [markdown]
 # What to ask of the latent that is most active at the last "to": is it active before *any* name, and how many words does it

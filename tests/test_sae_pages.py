@@ -395,7 +395,7 @@ def transcoder():
         ({"sae": SAE(ReLU((0.0, 1.0)), 128, 4, hook=HOOK)}, ValueError, "one autoencoder"),
         ({"sae": transcoder()}, ValueError, "one autoencoder"),
         ({"sae": SAE(ReLU(0.0), 128, 4, hook="blocks.9.hook_resid_post")}, ValueError, "hook is 'blocks.9"),
-        ({"sae": SAE(ReLU(0.0), 64, 4, hook=HOOK)}, ValueError, r"expected activations .*64\]"),
+        ({"sae": SAE(ReLU(0.0), 64, 4, hook=HOOK)}, ValueError, "sae writes width 64, expected"),
         ({"tokens": torch.zeros(5, dtype=torch.long)}, ValueError, r"tokens is torch.int64 \[5\]"),
         ({"tokens": torch.zeros(2, 5)}, ValueError, "tokens is torch.float32"),
         ({"tokens": torch.full((2, 5), 10_000)}, ValueError, "tokens holds ids outside"),

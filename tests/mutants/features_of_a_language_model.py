@@ -514,6 +514,86 @@ def chooses_by_the_means(z, labels):
     return _chosen(z, labels, score)
 
 
+def _unguarded(z, labels, fill):
+    """F1 without a guard for 0/0, on the second half alone."""
+    latent, _ = _chosen(z, labels)
+    _, _, z1, y1 = _halves(z, labels)
+    on, y = (z1 > 0).double()[:, latent], y1.double()
+    return latent, (2 * (on * y).sum(0) / (on.sum(0) + y.sum(0))).nan_to_num(fill)
+
+
+@wrong("6.3", says="nothing is active and nothing labelled, F1 is 0")
+def leaves_nan_where_nothing_is(z, labels):
+    return _unguarded(z, labels, float("nan"))
+
+
+@wrong("6.3", says="F1 is 0 there, not 1")
+def gives_1_where_nothing_is(z, labels):
+    return _unguarded(z, labels, 1.0)
+
+
+def _cut(z, labels, half, start, stop=None):
+    latent = _f1(z[:half] > 0, labels[:half]).argmax(0)
+    return latent, _f1(z[start:stop] > 0, labels[start:stop])[latent, torch.arange(len(latent))]
+
+
+@wrong("6.3", says="a sample is missing from the second half")
+def rounds_the_half_up(z, labels):
+    half = (len(z) + 1) // 2
+    return _cut(z, labels, half, half)
+
+
+@wrong("6.3", says="a sample is missing from the second half")
+def drops_the_odd_sample(z, labels):
+    half = len(z) // 2
+    return _cut(z, labels, half, half, 2 * half)
+
+
+@wrong("6.3", says="a sample is missing from the second half")
+def counts_the_half_from_the_end(z, labels):
+    half = len(z) // 2
+    return _cut(z, labels, half, len(z) - half)
+
+
+@wrong("6.3", says="a sample is missing from the second half")
+def begins_one_late(z, labels):
+    half = len(z) // 2
+    return _cut(z, labels, half, half + 1)
+
+
+@wrong("6.3", says="one latent may be the best for several concepts")
+def uses_each_latent_once(z, labels):
+    z0, y0, z1, y1 = _halves(z, labels)
+    table, latents = _f1(z0 > 0, y0), []
+    for c in range(y0.shape[1]):
+        latents.append(int(table[:, c].argmax()))
+        table[latents[-1]] = -1
+    latent = torch.tensor(latents)
+    return latent, _f1(z1 > 0, y1)[latent, torch.arange(len(latent))]
+
+
+@wrong("6.3", says="one latent may be the best for several concepts")
+def assigns_one_to_one(z, labels):
+    z0, y0, z1, y1 = _halves(z, labels)
+    latent = torch.tensor(linear_sum_assignment(_f1(z0 > 0, y0).T.numpy(), maximize=True)[1])
+    return latent, _f1(z1 > 0, y1)[latent, torch.arange(len(latent))]
+
+
+@wrong("6.3", says="the halves are exchanged")
+def exchanges_choice_and_score(z, labels):
+    z0, y0, z1, y1 = _halves(z, labels)
+    latent = _f1(z1 > 0, y1).argmax(0)
+    return latent, _f1(z0 > 0, y0)[latent, torch.arange(len(latent))]
+
+
+@wrong("6.3", says="the values themselves were counted")
+def weighs_by_the_value(z, labels):
+    latent, _ = _chosen(z, labels)
+    _, _, z1, y1 = _halves(z, labels)
+    z1, y1 = z1.double()[:, latent], y1.double()
+    return latent, 2 * (z1 * y1).sum(0) / (z1.sum(0) + y1.sum(0)).clamp(min=1e-9)
+
+
 @right("6.3")
 def tries_all_with_scikit_learn(z, labels):
     z0, y0, z1, y1 = (part.cpu().numpy() for part in _halves(z > 0, labels))
@@ -530,7 +610,7 @@ def by_precision_and_recall(z, labels):
     def score(z, y):
         both = torch.einsum("sl,sc->lc", (z > 0).float(), y.float())
         precision = both / (z > 0).sum(0).clamp(min=1)[:, None]
-        recall = both / y.sum(0)
+        recall = both / y.sum(0).clamp(min=1)
         return 2 * precision * recall / (precision + recall).clamp(min=1e-9)
 
     z0, y0, z1, y1 = _halves(z, labels)
@@ -667,6 +747,30 @@ def transposes_the_unembedding(model, direction, acts, n):
     return _card(model, direction, acts, n, effect=direction @ model.W_U.T)
 
 
+@wrong("6.4", says="position 0 counts as well here")
+def leaves_out_position_0(model, direction, acts, n):
+    places, tokens = _card(model, direction, acts[:, 1:], n)
+    return places + torch.tensor([0, 1]), tokens
+
+
+@wrong("6.4", says="position 0 counts as well here")
+def puts_position_0_last(model, direction, acts, n):
+    acts = acts.clone()
+    acts[:, 0] = -torch.inf
+    return _card(model, direction, acts, n)
+
+
+@wrong("6.4", says="only those above zero came")
+def keeps_the_positive_ones(model, direction, acts, n):
+    places, tokens = _card(model, direction, acts, n)
+    return places[acts[places[:, 0], places[:, 1]] > 0], tokens
+
+
+@wrong("6.4", says="not the largest in absolute value")
+def takes_the_largest_size(model, direction, acts, n):
+    return _card(model, direction, acts.abs(), n)
+
+
 @right("6.4")
 def sorts_in_numpy(model, direction, acts, n):
     values = acts.cpu().numpy()
@@ -779,6 +883,31 @@ def takes_those_outside(narrow, wide, inside):
 def counts_agreement(narrow, wide, inside):
     agree = ((wide > 0) == (narrow > 0)[:, None]).double().mean(0)
     return ((agree >= inside) & (wide > 0).any(0)).nonzero()[:, 0]
+
+
+@wrong("6.5", says="one axis, for a single part too")
+def squeezes_all_axes(narrow, wide, inside):
+    share, active = _share(narrow, wide)
+    return torch.argwhere((share >= inside) & (active > 0)).squeeze()
+
+
+@wrong("6.5", says="nothing reaches the share here")
+def divides_the_share_by_all_samples(narrow, wide, inside):
+    within = ((wide > 0) & (narrow > 0)[:, None]).double().mean(0)
+    return ((within >= inside) & (wide > 0).any(0)).nonzero()[:, 0]
+
+
+@wrong("6.5", says="on which the wide latent is active, > 0")
+def counts_zero_as_active(narrow, wide, inside):
+    fires = (wide >= 0).double()
+    return (fires[narrow > 0].sum(0) / fires.sum(0) >= inside).nonzero()[:, 0]
+
+
+@wrong("6.5", says="this is F1")
+def compares_f1(narrow, wide, inside):
+    on, fires = (narrow > 0)[:, None], wide > 0
+    f1 = 2 * (on & fires).sum(0) / (on.sum(0) + fires.sum(0)).clamp(min=1)
+    return ((f1 >= inside) & fires.any(0)).nonzero()[:, 0]
 
 
 @right("6.5")
@@ -1139,7 +1268,7 @@ def says_yes_after_one(tokens, labels):
     return _scored(*_says(tokens, labels, lambda hits, count: hits > 0))
 
 
-@wrong("6.8", says="taken of the label's samples")
+@wrong("6.8", says="half of its own occurrences, not of all samples or of the label's")
 def divides_by_the_labels(tokens, labels):
     half = len(tokens) // 2
     total = labels[:half].sum(0)
@@ -1192,6 +1321,71 @@ def returns_the_mean_f1(tokens, labels):
     return _scored(*_says(tokens, labels)).mean()
 
 
+def _rule_unguarded(tokens, labels, fill):
+    said, y = _says(tokens, labels)
+    return (2 * (said & y).sum(0) / (said.sum(0) + y.sum(0))).nan_to_num(fill)
+
+
+@wrong("6.8", says="nothing is said and nothing labelled, F1 is 0")
+def has_nan_where_nothing_is_labelled(tokens, labels):
+    return _rule_unguarded(tokens, labels, float("nan"))
+
+
+@wrong("6.8", says="F1 is 0 there, not 1")
+def has_1_where_nothing_is_labelled(tokens, labels):
+    return _rule_unguarded(tokens, labels, 1.0)
+
+
+@wrong("6.8", says="a sample is missing from the second half")
+def rounds_half_the_tokens_up(tokens, labels):
+    half = (len(tokens) + 1) // 2
+    return _scored(*_says(tokens, labels, made=slice(0, half), scored=slice(half, None)))
+
+
+@wrong("6.8", says="a sample is missing from the second half")
+def drops_the_odd_token(tokens, labels):
+    half = len(tokens) // 2
+    return _scored(*_says(tokens, labels, scored=slice(half, 2 * half)))
+
+
+@wrong("6.8", says="a sample is missing from the second half")
+def counts_tokens_from_the_end(tokens, labels):
+    return _scored(*_says(tokens, labels, scored=slice(-(len(tokens) // 2), None)))
+
+
+@wrong("6.8", says="a sample is missing from the second half")
+def begins_one_token_late(tokens, labels):
+    return _scored(*_says(tokens, labels, scored=slice(len(tokens) // 2 + 1, None)))
+
+
+@wrong("6.8", says="a token that occurs once, with the label")
+def ignores_tokens_that_occur_once(tokens, labels):
+    return _scored(*_says(tokens, labels, lambda hits, count: (2 * hits >= count) & (count > 1)))
+
+
+@wrong("6.8", says="less is not enough")
+def wants_three_tenths(tokens, labels):
+    return _scored(*_says(tokens, labels, lambda hits, count: (hits >= 0.3 * count) & (count > 0)))
+
+
+@wrong("6.8", says="the best single token")
+def takes_the_most_labelled_token(tokens, labels):
+    return _scored(*_says(tokens, labels, lambda hits, count: F.one_hot(hits.argmax(0), len(hits)).T > 0))
+
+
+@wrong("6.8", says="the rule never says yes here")
+def takes_the_majoritys_label(tokens, labels):
+    half = len(tokens) // 2
+    most = 2 * labels[:half].sum(0) > half
+    return _scored(most.expand(len(tokens) - half, -1), labels[half:])
+
+
+@wrong("6.8", says="the rule never says yes here")
+def divides_hits_by_all_samples(tokens, labels):
+    half = len(tokens) // 2
+    return _scored(*_says(tokens, labels, lambda hits, count: hits / half >= 0.5))
+
+
 @right("6.8")
 def with_a_dictionary(tokens, labels):
     half, out = len(tokens) // 2, []
@@ -1242,6 +1436,16 @@ def adds_the_value(x, z, W_dec, latent, value):
 @wrong("6.9", says="the new one not put in")
 def ablates_only(x, z, W_dec, latent, value):
     return x - z[..., latent, None] * W_dec[latent]
+
+
+@wrong("6.9", says="no max(value, 0)")
+def puts_in_no_negative_value(x, z, W_dec, latent, value):
+    return x + (max(value, 0.0) - z[..., latent, None]) * W_dec[latent]
+
+
+@wrong("6.9", says="the value may lie below the old one")
+def only_raises(x, z, W_dec, latent, value):
+    return x + (value - z[..., latent, None]).clamp(min=0) * W_dec[latent]
 
 
 @wrong("6.9", says="the sign: value - z")

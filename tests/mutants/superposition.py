@@ -1508,11 +1508,6 @@ def takes_the_smallest_of_eigh(x, value, period):
     return _along(x, value, period, torch.linalg.eigh(torch.cov(_class_means(x, value, period).T)).eigenvectors.T[:2])
 
 
-@wrong("4.8", says="approximate, and another one at every call")
-def approximates_the_plane(x, value, period):
-    return _along(x, value, period, torch.pca_lowrank(_class_means(x, value, period), q=2)[2].T)
-
-
 @wrong("4.8", says="values run from 0 to period - 1")
 def counts_values_from_one(x, value, period):
     means = torch.stack([x[value == t].mean(0) for t in range(1, period + 1)])

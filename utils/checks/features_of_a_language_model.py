@@ -432,6 +432,9 @@ def _ablations(acts: Tensor, new: Tensor) -> Iterator[tuple[Tensor, int, str]]:
 )
 def best_latent(attempt: Attempt) -> None:
     """Truth: scikit-learn's f1_score, latent by latent and concept by concept, on planted latents."""
+    with attempt.holds("chosen on the first half, scored on the second"):
+        z, labels = _planted_latents(attempt, 600, ("fickle", "late", "plain"))
+        _compare_latents(attempt, z, labels)
     with attempt.holds("equals scikit-learn: latents that are precise, complete or both"):
         for n in (600, 400):
             z, labels = _planted_latents(attempt, n, ("trade", "rare", "plain"))
@@ -440,12 +443,46 @@ def best_latent(attempt: Attempt) -> None:
         z, labels = _planted_latents(attempt, 500, ("faint", "plain"))
         z = torch.where(z > 0, z, -_uniform(attempt, *z.shape) * (_uniform(attempt, *z.shape) < 0.5))
         _compare_latents(attempt, z, labels)
-    with attempt.holds("chosen on the first half, scored on the second"):
-        z, labels = _planted_latents(attempt, 600, ("fickle", "late", "plain"))
-        _compare_latents(attempt, z, labels)
     with attempt.holds("latents that are never active, or not in one of the halves"):
         z, labels = _planted_latents(attempt, 400, ("silent", "plain"))
         _compare_latents(attempt, torch.cat([z[:, :2], 0 * z[:, :2], z[:, 2:]], 1), labels)
+    with attempt.holds("an odd number of samples: the second half has one more"):
+        _compare_latents(attempt, *_few_latents(attempt, "odd"))
+    with attempt.holds("one latent, the best for two concepts"):
+        _compare_latents(attempt, *_few_latents(attempt, "shared"))
+    with attempt.holds("nothing active and nothing labelled in the second half: 0"):
+        _compare_latents(attempt, *_few_latents(attempt, "empty"))
+
+
+def _few_latents(attempt: Attempt, kind: str) -> tuple[Tensor, Tensor]:
+    """Four latents and two concepts of which some latents are copies, with a flaw or two; a few dozen samples.
+
+    odd: the first and the last sample of the longer half decide; shared: both concepts are nearly the same;
+    empty: a concept and its latent that the second half has not.
+    """
+    half = 20
+    n = 2 * half + (kind == "odd")
+
+    def sparse() -> Tensor:
+        halves = [_order(attempt, half).cpu() < 8 for _ in range(2)]
+        return torch.cat([*halves, torch.zeros(n - 2 * half, dtype=torch.bool)])
+
+    labels = torch.stack([sparse(), sparse()], 1)
+    if kind == "shared":
+        labels[:, 1] = labels[:, 0]
+        for start in (0, half):
+            labels[start + int(labels[start : start + half, 0].nonzero()[0, 0]), 1] = False
+    if kind == "empty":
+        labels[half:, 0] = False
+    active = torch.stack([labels[:, 0], labels[:, 1], sparse(), sparse()], 1)
+    if kind == "odd":
+        labels[half], active[half, :2] = True, False
+        labels[-1], active[-1, :2] = False, True
+    if kind == "shared":
+        active[:, 1] = sparse()
+    order, concepts = _order(attempt, 4).cpu(), _order(attempt, 2).cpu()
+    z = active[:, order] * (0.2 + _uniform(attempt, n, 4).cpu())
+    return z.to(session.device()), labels[:, concepts].to(session.device())
 
 
 def _planted_latents(attempt: Attempt, n: int, kinds: tuple[str, ...]) -> tuple[Tensor, Tensor]:
@@ -516,11 +553,22 @@ def _compare_latents(attempt: Attempt, z: Tensor, labels: Tensor) -> None:
             attempt.fail(
                 f"{name} without NaN",
                 f"{int(torch.isnan(part).sum())} NaN among {part.numel()} numbers",
-                "0/0: a latent that is never active has no precision; F1 = 2 both / (active + labelled), 0 there",
+                "0/0: a latent that is never active has no precision; F1 = 2 both / (active + labelled), and where "
+                "nothing is active and nothing labelled, F1 is 0",
             )
     if all(part is not None and part.shape == best.shape for part in numbers):
         swapped = torch.equal(numbers[1], best.double())
         attempt.require(not swapped, "a pair (latent, f1)", "the latents second", "the other way round: latent first")
+        turns = _f1_table(z[::2], labels[::2]), _f1_table(z[1::2], labels[1::2])
+        for chosen_on, scored_on, told in (
+            (scoring, choosing, "the halves are exchanged: choose on the first, score on the second"),
+            (*turns, "every other sample is not a half in the given order: z[: len(z) // 2] is the first"),
+        ):
+            other = chosen_on.argmax(0)
+            score = scored_on[other, torch.arange(n_concepts)].double()
+            same = torch.equal(numbers[0], other.double()) and torch.allclose(numbers[1], score, atol=1e-4)
+            if same and not torch.equal(other, best):
+                attempt.fail(f"the latents {best.tolist()}", f"{other.tolist()}", told)
     slips = _choice_slips(z, labels, choosing, scoring)
     attempt.close(latent, best, atol=1e-6, rtol=0, what="the latents [concept]", slips=slips)
     attempt.close(f1, want, atol=1e-4, what="F1 [concept]", slips=_f1_slips(z, labels, choosing, scoring, best))
@@ -537,6 +585,18 @@ def _choice_slips(z: Tensor, labels: Tensor, choosing: Tensor, scoring: Tensor) 
     yield _f1_table(z, labels).argmax(0), "chosen on all samples: choose on the first half alone"
     turns = _f1_table(z[::2], labels[::2]).argmax(0)
     yield turns, "every other sample is not a half in the given order: z[: len(z) // 2] is the first"
+    left, alone = choosing.clone(), []
+    for c in range(labels.shape[1]):
+        alone.append(int(left[:, c].argmax()))
+        left[alone[-1]] = -1
+    several = "one latent may be the best for several concepts: nothing is used up"
+    yield torch.tensor(alone), several
+    if len(choosing) >= labels.shape[1]:
+        yield torch.tensor(linear_sum_assignment(choosing.T.numpy(), maximize=True)[1]), several
+    both_ways = torch.cat([choosing, _table(on == 0, y)]).argmax(0)
+    silent = "silent samples were tried as a yes too (z <= 0): active is z > 0, this direction alone"
+    yield both_ways, silent
+    yield both_ways % len(choosing), silent
     yield choosing.argmax(1), "one concept for each latent: one latent for each concept, argmax over the latents"
     yield choosing.argmin(0), "the smallest F1: argmax, not argmin"
     yield _table(z[:half] != 0, labels[:half]).argmax(0), "active is z > 0: a negative value is not"
@@ -575,6 +635,11 @@ def _table(active: Tensor, labels: Tensor) -> Tensor:
 def _f1_slips(z: Tensor, labels: Tensor, choosing: Tensor, scoring: Tensor, best: Tensor) -> Slips:
     half, at = len(z) // 2, torch.arange(labels.shape[1])
     z, labels = z.cpu(), labels.cpu()
+    unlike = (scoring[best, at] == 0) & ~(z[half:] > 0).any(0)[best] & ~labels[half:].any(0)
+    yield scoring[best, at] + unlike, "nothing is active and nothing labelled: F1 is 0 there, not 1"
+    missing = "a sample is missing from the second half, z[len(z) // 2 :]: with an odd number it has one more"
+    for start, stop in ((half + 1, None), (half, -1), (half + 1, -1)):
+        yield _table(z[start:stop] > 0, labels[start:stop])[best, at], missing
     yield choosing[best, at], "this is F1 on the half on which the latent was chosen: score it on the other"
     yield _f1_table(z, labels)[best, at], "this is F1 on all samples, those of the choice among them: the second half"
     yield scoring.max(0).values, "the best of the second half, chosen anew: score the latents that were chosen"
@@ -595,6 +660,12 @@ def _f1_slips(z: Tensor, labels: Tensor, choosing: Tensor, scoring: Tensor, best
         for c, i in enumerate(best.tolist())
     ]
     yield torch.tensor(macro), "averaged over yes and no (macro): F1 of yes alone"
+    weights, y = hidden.double(), wanted.double()
+    soft = 2 * weights.T @ y / (weights.sum(0)[:, None] + y.sum(0)).clamp(min=1e-9)
+    yield soft[best, at], "the values themselves were counted: active is z > 0, yes or no"
+    silent = "silent samples were tried as a yes too (z <= 0): active is z > 0, this direction alone"
+    yield torch.maximum(_table(hidden <= 0, wanted)[best, at], f1), silent
+    yield _table(hidden <= 0, wanted)[best, at], silent
     yield f1.mean(), "one number for all: return F1 for each concept"
     yield scoring, "F1 of all latents: that of the chosen one"
     yield _table(hidden != 0, wanted)[best, at], "active is z > 0: a negative value is not"
@@ -642,6 +713,17 @@ def card(attempt: Attempt) -> None:
         for size, n in ((1e-2, 6), (30.0, 6), (1.0, 1)):
             acts = _uniform(attempt, 5, 8) * (torch.arange(8, device=session.device()) > 0)
             _compare_card(attempt, shipped, size * _direction(attempt, shipped, n), acts, n)
+    with attempt.holds("a peak at position 0 counts"):
+        for n_rows, n_pos, n in ((6, 9, 3), (4, 12, 5)):
+            acts = _uniform(attempt, n_rows, n_pos)
+            acts[:, 0] = 0
+            acts[int(attempt.randint(0, n_rows, 1)), 0] = 2.0
+            _compare_card(attempt, shipped, _direction(attempt, shipped, n), acts, n)
+    with attempt.holds("the n largest, also where fewer than n are above zero"):
+        acts = -0.1 - 0.7 * _uniform(attempt, 5, 7)
+        places = _places(attempt, 5, 7, 2)
+        acts[places[:, 0], places[:, 1]] = torch.tensor([0.9, 0.5], device=acts.device)
+        _compare_card(attempt, shipped, _direction(attempt, shipped, 4), acts, 4)
 
 
 def _places(attempt: Attempt, n_rows: int, n_pos: int, n: int) -> Tensor:
@@ -717,6 +799,17 @@ def _place_slips(acts: Tensor, n: int, want: Tensor) -> Slips:
     yield want + torch.tensor([0, 1]), "positions count from 0: one too many here"
     yield want - torch.tensor([0, 1]), "one position too early: positions count from 0, <bos> among them"
     yield want + 1, "rows and positions count from 0"
+    if n_pos > 1 and acts[:, 1:].numel() >= n:
+        later = acts[:, 1:].flatten().argsort(descending=True)[:n]
+        counts = "position 0 counts as well here: all of acts"
+        rows, columns = later // (n_pos - 1), later % (n_pos - 1)
+        yield torch.stack([rows, columns + 1], -1), counts
+        yield torch.stack([rows, columns], -1), counts
+    above = int((acts > 0).sum())
+    if above < n:
+        yield want[:above], "only those above zero came: the n largest, whatever their sign"
+    size = acts.abs().flatten().argsort(descending=True)[:n]
+    yield torch.stack([size // n_pos, size % n_pos], -1), "the largest values, not the largest in absolute value"
     first = (acts > 0).nonzero()[:n]
     yield first, "these are the first places where it is active: the largest values"
     yield acts.flatten()[flat], "these are the values: return where they stand"
@@ -784,10 +877,16 @@ def parts(attempt: Attempt) -> None:
             _compare_parts(attempt, narrow, wide, inside)
     with attempt.holds("a narrow latent that is never active has no parts"):
         _compare_parts(attempt, torch.zeros_like(narrow), wide, 0.5)
+    with attempt.holds("a single part: one axis still"):
+        inner = (wide[narrow > 0] > 0).sum(0) >= 0.5 * (wide > 0).sum(0)
+        wide[:, inner.nonzero()[1:, 0]] = 0
+        one = int(inner.nonzero()[0, 0])
+        wide[:, one] = (narrow > 0) * (0.5 + _uniform(attempt, len(narrow)))
+        _compare_parts(attempt, narrow, wide, 0.5)
 
 
 def _planted_parts(attempt: Attempt) -> tuple[Tensor, Tensor]:
-    """Activations of one latent [96] and of fifteen [96 15], counts planted, samples and latents in random order.
+    """Activations of one latent [96] and of seventeen [96 17], counts planted, samples and latents in random order.
 
     In the plan: samples inside and outside of where the narrow one is active, the size of the values there.
     """
@@ -796,6 +895,7 @@ def _planted_parts(attempt: Attempt) -> tuple[Tensor, Tensor]:
         (8, 0, 1.0, 1.0), (4, 0, 1.0, 1.0), (3, 1, 1.0, 1.0), (6, 2, 0.1, 9.0), (4, 4, 9.0, 0.1), (4, 4, 1.0, 1.0),
         (5, 3, 1.0, 1.0), (32, 60, 1.0, 1.0), (24, 40, 3.0, 0.1), (7, 9, 5.0, 0.1), (7, 1, 0.1, 20.0),
         (0, 12, 1.0, 1.0), (0, 0, 1.0, 1.0), (0, 0, 1.0, 1.0), (1, 0, 1.0, 1.0),
+        (28, 2, 1.0, 1.0), (22, 4, 1.0, 1.0),
     ]  # fmt: skip
     on = _order(attempt, n).cpu() < n_on
     wide = torch.zeros(n, len(plan))
@@ -816,6 +916,14 @@ def _compare_parts(attempt: Attempt, narrow: Tensor, wide: Tensor, inside: float
     want = [i for i, samples in enumerate(where) if samples and len(samples & on) >= inside * len(samples)]
     if got.dim() == 1 and got.tolist() == want:
         return
+    if len(want) == 1 and got.dim() == 0 and got.tolist() == want[0]:
+        single = "one axis, for a single part too: mask.nonzero()[:, 0], not squeeze()"
+        attempt.fail(f"the latents {_listed(want)}", "a single number, shape []", single)
+    if got.numel() == 0 and want:
+        nothing = (
+            "nothing reaches the share here: divide by the samples on which the wide latent is active, > 0, not by all"
+        )
+        attempt.fail(f"the latents {_listed(want)}", f"none, shape {list(got.shape)}", nothing)
     for wrong, told in _part_slips(_array(narrow), _array(wide), inside, on, where, want):
         wrong = torch.as_tensor(wrong, dtype=torch.float64)
         if wrong.shape == got.shape and torch.allclose(wrong, got, atol=1e-5):
@@ -1208,6 +1316,34 @@ def token_f1(attempt: Attempt) -> None:
     with attempt.holds("tokens that the first half has not: no"):
         tokens, labels = _planted_tokens(attempt, 20, 500, ("new", "common", "less"), unseen=8)
         _compare_rule(attempt, tokens, labels)
+    with attempt.holds("an odd number of samples; a token that occurs once, labelled"):
+        _compare_rule(attempt, *_few_tokens(attempt, odd=True))
+    with attempt.holds("no yes and no label in the second half: 0"):
+        _compare_rule(attempt, *_few_tokens(attempt, odd=False))
+
+
+def _few_tokens(attempt: Attempt, odd: bool) -> tuple[Tensor, Tensor]:
+    """Twenty samples and twenty more, or 21 of which the first and the last decide, with two concepts.
+
+    In the plan: a token's occurrences in each half, and on how many of them the first concept is. The second concept
+    is a token's. Where the number is even, a third concept is on a token of the first half alone.
+    """
+    plan = [(5, 5, 4, 4), (5, 0, 5, 0), (4, 2, 3, 2), (1, 1, 3, 3), (5, 0, 4, 0)]
+    names = torch.randperm(90, generator=attempt.generator)[:6].tolist()
+    halves = []
+    for i in (0, 2):
+        samples = [
+            (name, at < counts[i + 1]) for name, counts in zip(names, plan, strict=False) for at in range(counts[i])
+        ]
+        samples += [(names[5], False)] if i == 0 and not odd else []
+        halves.append([samples[k] for k in torch.randperm(len(samples), generator=attempt.generator).tolist()])
+    second = [(names[0], False), *halves[1], (names[1], True)] if odd else halves[1] + halves[1][:2]
+    both = halves[0] + second
+    columns = [[label for _, label in both], [name == names[1] for name, _ in both]]
+    if not odd:
+        columns.append([name == names[5] for name, _ in both])
+    tokens, labels = torch.tensor([name for name, _ in both]), torch.tensor(columns).T
+    return tokens.to(session.device()), labels.contiguous().to(session.device())
 
 
 def _planted_tokens(
@@ -1286,12 +1422,12 @@ def _compare_rule(attempt: Attempt, tokens: Tensor, labels: Tensor) -> None:
             "F1 without NaN",
             f"{int(torch.isnan(got.detach()).sum())} NaN among {got.numel()} numbers",
             "0/0: where the rule never says yes there is no precision, and for a token that the first half has not no "
-            "share; F1 = 2 both / (said + labelled), 0 there",
+            "share; F1 = 2 both / (said + labelled), and where nothing is said and nothing labelled, F1 is 0",
         )
-    attempt.close(got, want, what="F1 [concept]", slips=_rule_slips(ids, y, said))
+    attempt.close(got, want, what="F1 [concept]", slips=_rule_slips(ids, y, said, got))
 
 
-def _rule_slips(ids: list[int], y: np.ndarray, said: list[np.ndarray]) -> Slips:
+def _rule_slips(ids: list[int], y: np.ndarray, said: list[np.ndarray], got: object) -> Slips:
     half, at = len(ids) // 2, range(y.shape[1])
     first, second = ids[:half], ids[half:]
     known = set(first)
@@ -1309,6 +1445,26 @@ def _rule_slips(ids: list[int], y: np.ndarray, said: list[np.ndarray]) -> Slips:
         return [_rule(tokens, labels[:, c], yes) for c in at]
 
     right = made(_at_least_half)
+    never = "the rule never says yes here: a token's hits are compared with half of its own occurrences, not of all "
+    yield torch.zeros(len(at)), f"{never}samples or of the label's"
+    nothing = torch.tensor([not on.any() and not y[half:, c].any() for c, on in enumerate(said)])
+    yield f1(right) + nothing, "nothing is said and nothing labelled: F1 is 0 there, not 1"
+    once = made(lambda hits, count: count > 1 and 2 * hits >= count)
+    yield f1(once), "a token that occurs once, with the label: that is at least half of its occurrences"
+    missing = "a sample is missing from the second half, tokens[len(tokens) // 2 :]: with an odd number it has one more"
+    for start, stop in ((half + 1, None), (half, -1), (half + 1, -1)):
+        yield f1(right, ids[start:stop], y[start:stop]), missing
+    if len(ids) % 2:
+        later = made(_at_least_half, ids[: half + 1], y[: half + 1])
+        yield f1(later, ids[half + 1 :], y[half + 1 :]), missing
+    for cut in (0.3, 1 / 3, 0.35, 0.4):
+        lower = made(lambda hits, count, cut=cut: hits >= cut * count)
+        yield f1(lower), "half of the token's occurrences: less is not enough"
+    singles = [[f1_score(y[half:, c], _said(second, {t}), zero_division=0) for t in sorted(known)] for c in at]
+    if isinstance(got, Tensor) and got.shape == (len(at),) and bool((got > 0).all()):
+        alone = [min(abs(float(value) - one) for one in ones) for value, ones in zip(got, singles, strict=True)]
+        if max(alone) < 1e-5:
+            yield got, "the best single token: the rule says yes for every token that reaches one half"
     yield f1(made(lambda hits, count: 2 * hits > count)), "exactly half of its occurrences is enough: >=, not >"
     new = "a token that the first half has not: the rule says no"
     yield f1(right, unseen=[True] * len(at)), new
@@ -1350,11 +1506,6 @@ def _rule_slips(ids: list[int], y: np.ndarray, said: list[np.ndarray]) -> Slips:
     yield scores / (2 - scores), "this is the Jaccard index: F1 = 2 both / (said + labelled)"
     yield scores / 2, "F1 has a factor of 2: 2 both / (said + labelled)"
     yield scores.mean(), "one number for all: return F1 for each concept"
-    best = []
-    for c in at:
-        single = [f1_score(y[half:, c], _said(second, {token}), zero_division=0) for token in known]
-        best.append(max(single))
-    yield torch.tensor(best), "the best single token: the rule says yes for every token that reaches one half"
 
 
 # -------------------------------------------------------------------------------- 6.9 set_latent
@@ -1446,6 +1597,13 @@ def _set_slips(x: Tensor, z: Tensor, W: Tensor, latent: int, value: float) -> Sl
     error = "the dictionary's error is lost: add the change to x, which holds it"
     yield changed @ W, error
     yield changed @ W + (x - z @ W).reshape(-1, x.shape[-1]).mean(0), error
+    if value <= 0:
+        yield (
+            x + (value - own).clamp(min=0) * row,
+            "the value may lie below the old one, value - z is negative: no clamp",
+        )
+    if value < 0:
+        yield x - own * row, "a value below zero is put in as it is: no max(value, 0)"
     yield x + value * row, "the latent's old value is still there: add (value - z) times the row, not value times it"
     yield x + value * unit, "the latent's old value is still there, and the row has a length: (value - z) times the row"
     yield x - own * row, "the old value is taken out, the new one not put in: (value - z) times the row"

@@ -88,8 +88,7 @@ def fit_probe(attempt: Attempt) -> None:
                 (0.0, "the intercept stayed 0: its gradient is the last entry of g"),
                 (b + float(w @ x.cpu().double().mean(0)), "x was centred, and the intercept belongs to the centred x"),
             ]
-            attempt.number(got_b, what="b")
-            attempt.close(got_b, b, what="b", atol=2e-3, rtol=2e-3, slips=slips_b)
+            attempt.close(attempt.number(got_b, what="b"), b, what="b", atol=2e-3, rtol=2e-3, slips=slips_b)
 
 
 def _overlapping(attempt: Attempt, n: int, d: int) -> tuple[Tensor, Tensor]:

@@ -802,8 +802,7 @@ def _compare_shares(attempt: Attempt, sentences: list[tuple[Tensor, tuple[int, .
     shares, truths, slips = [], [], []
     for d, heads, skip in sentences:
         got = attempt(d, heads, set(skip))
-        attempt.close(got, got, what="the score")
-        shares.append(attempt.tensor(got, ()))
+        shares.append(torch.tensor(attempt.number(got, what="the score"), dtype=torch.float64))
         truths.append(_share(d, heads, skip))
         slips.append(_uuas_slips(d, heads, skip))
     told = [(torch.tensor([value for value, _ in each]), each[0][1]) for each in zip(*slips, strict=True)]
